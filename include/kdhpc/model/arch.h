@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The descriptor: everything a config.json says about the network, in one struct that
+ * the one transformer reads.  A family (model/family_*.c) is a table that fills it and
+ * that names the tensors; the engine never asks for a family. */
+#ifndef KDHPC_MODEL_ARCH_H
+#define KDHPC_MODEL_ARCH_H
+
+#include "kdhpc/base/json.h"
+#include "kdhpc/tensor/backend.h"
+
+enum kd_positions { KD_POS_LEARNED };
+enum kd_start_rule {
+    KD_START_TOKEN,     /* decoder input = start token, labels[:-1] */
+    KD_START_LAST_LABEL /* decoder input = last label, labels[:-1] (mBART; BART before
+                           transformers 4.2) */
+};
+
+struct kd_arch {
+    char model_type[32];
+    int n_enc, n_dec;
+    int64_t d_model, n_heads_enc, n_heads_dec, ffn_enc, ffn_dec;
+    int64_t vocab_size;
+    enum kd_norm_kind norm;
+    float norm_eps;
+    bool prenorm;    /* norm before each sublayer; else after its residual */
+    bool emb_norm;   /* norm after the embeddings */
+    bool final_norm; /* norm at the end of each stack */
+    float emb_scale;
+    enum kd_positions positions;
+    int64_t max_positions, pos_offset; /* row of the table = position + pos_offset */
+    enum kd_act act;
+    bool logits_bias;                    /* final_logits_bias buffer */
+    float p_emb, p_resid, p_attn, p_act; /* dropouts */
+    double init_std;
+    int32_t bos_id, eos_id, pad_id, unk_id, decoder_start_id; /* -1: none */
+    enum kd_start_rule start_rule;
+};
+
+struct kd_family;
+
+/** Parse CONFIG (a config.json) into *ARCH and *FAMILY.  Local.  KD_EINPUT names the
+ * key; a model type that is not supported is named with those that are. */
+int kd_arch_parse(const struct kd_json *config, struct kd_arch *arch,
+                  const struct kd_family **family) KD_MUST_CHECK;
+
+#endif

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Parallel HDF5 with agreed errors: the only calls into the library.
+ *
+ * A write is: local count, exclusive scan, vote, one collective hyperslab write, vote.
+ * Files are written as PATH.part and renamed when they are whole.  Reading of whole
+ * datasets by every rank goes through the same calls. */
+#ifndef KDHPC_STORE_H5_H
+#define KDHPC_STORE_H5_H
+
+#include "kdhpc/comm/comm.h"
+
+struct kd_h5;
+
+/** Library version text.  Local. */
+const char *kd_h5_library(void);
+
+/** Create PATH.part / open PATH for reading.  Collective.  KD_EOUTPUT / KD_EINPUT. */
+int kd_h5_create(struct kd_comm *comm, const char *path,
+                 struct kd_h5 **out) KD_MUST_CHECK;
+int kd_h5_open(struct kd_comm *comm, const char *path,
+               struct kd_h5 **out) KD_MUST_CHECK;
+
+/** Close; for a created file also rename to PATH.  Frees F whatever happens.
+ * Collective. */
+int kd_h5_commit(struct kd_h5 *f) KD_MUST_CHECK;
+/** Close without keeping a created file.  Collective. */
+void kd_h5_abandon(struct kd_h5 *f);
+
+/** Write dataset NAME (groups in the name are made) as the concatenation, in rank
+ * order, of N_LOCAL rows of COLS values each (COLS 1: a 1-d dataset).  Collective.
+ * VALUES borrowed. */
+int kd_h5_write(struct kd_h5 *f, const char *name, enum kd_dtype dtype,
+                const void *values, int64_t n_local, int64_t cols) KD_MUST_CHECK;
+
+/** Write a ragged pair NAME/offsets, NAME/values from local rows with local
+ * OFFSETS[n_local + 1].  Collective. */
+int kd_h5_write_ragged(struct kd_h5 *f, const char *name, enum kd_dtype dtype,
+                       const void *values, const int64_t *offsets,
+                       int64_t n_local) KD_MUST_CHECK;
+
+/** Text as an attribute of the file (short) or a dataset (any length).  Collective;
+ * same TEXT on every rank. */
+int kd_h5_set_attr(struct kd_h5 *f, const char *name, const char *text) KD_MUST_CHECK;
+int kd_h5_set_attr_i64(struct kd_h5 *f, const char *name, int64_t value) KD_MUST_CHECK;
+int kd_h5_write_text(struct kd_h5 *f, const char *name, const char *text) KD_MUST_CHECK;
+
+/** Reads: the whole dataset on every rank into malloc'ed *OUT (caller frees) with its
+ * number of values.  Collective. */
+int kd_h5_read(struct kd_h5 *f, const char *name, enum kd_dtype dtype, void **out,
+               int64_t *n) KD_MUST_CHECK;
+int kd_h5_read_text(struct kd_h5 *f, const char *name, char **out) KD_MUST_CHECK;
+int kd_h5_get_attr(struct kd_h5 *f, const char *name,
+                   char **out) KD_MUST_CHECK; /* KD_EINPUT if absent */
+int kd_h5_get_attr_i64(struct kd_h5 *f, const char *name, int64_t *out) KD_MUST_CHECK;
+bool kd_h5_has(struct kd_h5 *f, const char *name); /* Local on an open file */
+
+#endif

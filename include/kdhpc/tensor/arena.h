@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Step arena: bump allocation in a backend's memory, reset each step.
+ *
+ * Memory comes in blocks that stay allocated, so after the first few steps nothing is
+ * allocated any more; at a reset several blocks are replaced by one of the size that
+ * was needed.  mark/release frees what a teacher or a recomputed segment used. */
+#ifndef KDHPC_TENSOR_ARENA_H
+#define KDHPC_TENSOR_ARENA_H
+
+#include "kdhpc/tensor/backend.h"
+
+struct kd_arena;
+
+struct kd_arena_mark {
+    int block;
+    size_t used;
+};
+
+int kd_arena_new(struct kd_backend *be, struct kd_arena **out) KD_MUST_CHECK;
+void kd_arena_free(struct kd_arena *a);
+
+/** BYTES of backend memory, 64-byte aligned, valid until reset or release.  Local.
+ * KD_ENOMEM. */
+int kd_arena_alloc(struct kd_arena *a, size_t bytes, void **out) KD_MUST_CHECK;
+
+/** A tensor in the arena (not zeroed). */
+int kd_arena_tensor(struct kd_arena *a, enum kd_dtype dtype, int64_t rows, int64_t cols,
+                    struct kd_tensor *out) KD_MUST_CHECK;
+
+struct kd_arena_mark kd_arena_mark(const struct kd_arena *a);
+void kd_arena_release(struct kd_arena *a, struct kd_arena_mark mark);
+void kd_arena_reset(struct kd_arena *a);
+size_t kd_arena_peak_bytes(const struct kd_arena *a);
+
+#endif

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The operations a device must offer: one const struct of typed functions per device.
+ *
+ * Callers are the autograd ops, the optimiser, the decoder and comm.  They pass valid
+ * shapes; a backend checks nothing but its own resources and never sees tape, comm or
+ * store.  All calls are asynchronous on the backend's one compute stream; only
+ * `download` and `sync` wait.  Every slot is required; the name table kd_backend_slots
+ * is tied to the struct by a static assertion in backend.c.
+ *
+ * "acc" flags: false overwrites the destination, true adds to it.
+ * Reductions run in an order that depends on shapes only, never on the thread count, so
+ * the same call gives the same bits for any number of threads. */
+#ifndef KDHPC_TENSOR_BACKEND_H
+#define KDHPC_TENSOR_BACKEND_H
+
+#include "kdhpc/tensor/tensor.h"
+
+enum kd_device { KD_CPU, KD_CUDA };
+enum kd_act {
+    KD_ACT_NONE,
+    KD_ACT_RELU,
+    KD_ACT_GELU,
+    KD_ACT_GELU_NEW,
+    KD_ACT_SILU,
+    KD_ACT_TANH
+};
+enum kd_norm_kind { KD_NORM_LAYER, KD_NORM_RMS };
+
+struct kd_backend_ops;
+
+struct kd_backend {
+    const struct kd_backend_ops *ops;
+    enum kd_device device;
+    int n_threads; /* CPU threads of this rank */
+    void *impl;    /* owned by the backend */
+};
+
+/** C[m,n] = act(alpha op(A) op(B) + beta C + bias): op(A) is [m,k], op(B) is [k,n]. */
+struct kd_gemm {
+    bool trans_a, trans_b; /* A is stored [k,m]; B is stored [n,k] */
+    float alpha, beta;
+    struct kd_mat a, b, c;
+    const float *bias; /* [n] or NULL */
+    enum kd_act act;
+    struct kd_mat pre; /* data NULL, or where to keep the value before act [m,n] */
+};
+
+/** Inverted dropout as a function of the counter: element (r, c) is dropped iff the
+ *  16-bit lane c % 8 of Philox(key = {seed lo ^ seed hi, step}, counter = {c / 8,
+ * row_key lo, row_key hi, site}) is below round(p * 65536); kept values are scaled by 1
+ * / (1 - p). */
+struct kd_dropout {
+    float p; /* 0: none, the other fields are not read */
+    uint64_t seed;
+    uint32_t step, site;
+    const uint64_t *row_keys; /* [rows], backend memory: names (example, position) */
+};
+
+/** Attention over ragged sequences; q may have other rows than k and v (cross
+ * attention). Head h uses columns [h hd, (h + 1) hd) of q and out, and of k and v with
+ * h * n_kv / n_heads. */
+struct kd_attention {
+    struct kd_mat q, k, v, out;     /* [n_q, H hd], [n_kv, Hkv hd] x 2, [n_q, H hd] */
+    struct kd_seqs q_seqs, kv_seqs; /* same number of sequences */
+    int64_t n_heads, n_kv_heads, head_dim;
+    float scale;
+    bool causal; /* key position <= query position, both counted from the sequence's
+                    start */
+    struct kd_tensor lse; /* [n_q, H] float32: log-sum-exp of the scaled scores; data
+                             NULL if no backward follows */
+    struct kd_dropout
+        dropout; /* on probabilities: site + (head << 20), column = key position */
+};
+
+/** Self attention of one new row per hypothesis over cached keys and values.  The key
+ * of hypothesis r at time t is row slots[r * slots_ld + t] of the cache, t < len. */
+struct kd_attention_cached {
+    struct kd_mat q, out;  /* [n_rows, H hd] */
+    struct kd_mat k, v;    /* [cache rows, Hkv hd] */
+    const int32_t *slots;  /* [n_rows, slots_ld], backend memory */
+    int64_t slots_ld, len; /* every hypothesis of a step has the same length */
+    int64_t n_heads, n_kv_heads, head_dim;
+    float scale;
+};
+
+struct kd_norm {
+    enum kd_norm_kind kind;
+    float eps;
+    const float *gamma, *beta; /* [d]; beta NULL for RMS */
+};
+
+/** One vocabulary chunk of the head: losses of rows and, in place, the gradient of the
+ * logits. ce_row = -log softmax(z)[label]; smooth_row = -sum_v log softmax(z)[v];
+ *  kl_row = sum_v p_T (log p_T - log p_S) at temperature T, p = softmax(z / T), without
+ * T^2. dz (over zs in place) = w_ce d ce + w_smooth d smooth + w_kl d kl. Source:
+ * ../spec of the references: transformers' cross-entropy, DistilBART's KL. */
+struct kd_vocab_loss {
+    struct kd_tensor
+        zs; /* [rows, V] student logits; overwritten by the gradient if grad */
+    struct kd_tensor
+        zt; /* [rows, V] teacher logits, or data NULL; may be overwritten */
+    const int32_t
+        *labels; /* [rows], backend memory; < 0: the row has no ce, smooth or correct */
+    const float *kl_mask; /* [rows] 1 or 0, or NULL for all rows */
+    float w_ce, w_smooth, w_kl, temperature;
+    bool grad;
+    struct kd_tensor rows_out; /* [rows, 4] float64: ce, smooth, kl, correct (argmax ==
+                                  label, first on ties) */
+};
+
+/** AdamW on a flat range; bias-corrected.  hf_order false: torch (decay first, eps
+ * outside the corrected root); true: transformers 4.1 (eps before bias correction,
+ * decay after the step). */
+struct kd_adamw {
+    float *param, *m, *v;
+    const float *grad;
+    int64_t n, step; /* step from 1 */
+    double lr, beta1, beta2, eps, weight_decay,
+        grad_scale; /* grad_scale: clipping factor */
+    bool hf_order;
+};
+
+/** Adafactor on one parameter [rows, cols] (cols 1, factored false for vectors), as
+ * fairseq and transformers with scale_parameter, relative_step and warm-up off. */
+struct kd_adafactor {
+    float *param;
+    const float *grad;
+    float *row,
+        *col; /* [rows], [cols] factored; row is [rows * cols] if not factored */
+    int64_t rows, cols, step;
+    bool factored;
+    double lr, eps, clip_threshold, decay_rate, weight_decay, grad_scale;
+};
+
+struct kd_backend_ops {
+    const char *name;
+
+    /* memory */
+    int (*alloc)(struct kd_backend *be, size_t bytes,
+                 void **out); /* 64-byte aligned, not zeroed */
+    void (*free)(struct kd_backend *be, void *p);
+    int (*upload)(struct kd_backend *be, void *dst, const void *src, size_t bytes);
+    int (*download)(struct kd_backend *be, void *dst, const void *src,
+                    size_t bytes); /* waits */
+    int (*copy)(struct kd_backend *be, void *dst, const void *src, size_t bytes);
+    int (*zero)(struct kd_backend *be, void *dst, size_t bytes);
+    int (*sync)(struct kd_backend *be);
+    int (*mem_info)(struct kd_backend *be, size_t *free_bytes, size_t *total_bytes);
+
+    /* product */
+    int (*gemm)(struct kd_backend *be, const struct kd_gemm *g);
+    /* out[n] (+)= sum over rows of x[rows, n] */
+    int (*col_sum)(struct kd_backend *be, struct kd_mat x, float *out, bool acc);
+
+    /* attention.  back: from dout [n_q, H hd] to dq, dk, dv (windows like q, k, v;
+     * overwritten). */
+    int (*attention)(struct kd_backend *be, const struct kd_attention *a);
+    int (*attention_back)(struct kd_backend *be, const struct kd_attention *a,
+                          struct kd_mat dout, struct kd_mat dq, struct kd_mat dk,
+                          struct kd_mat dv);
+    int (*attention_cached)(struct kd_backend *be, const struct kd_attention_cached *a);
+
+    /* pointwise; n values */
+    int (*add)(struct kd_backend *be, const float *x, const float *y, float *out,
+               int64_t n);
+    int (*axpy)(struct kd_backend *be, float alpha, const float *x, float *y,
+                int64_t n); /* y += alpha x */
+    int (*scale)(struct kd_backend *be, float alpha, float *x, int64_t n);
+    int (*act_back)(struct kd_backend *be, enum kd_act act, const float *pre,
+                    const float *dy, float *dx,
+                    int64_t n); /* dx = dy act'(pre); dx may be dy */
+    /* out (+)= dropout(x), x [rows, cols]; its own backward */
+    int (*dropout)(struct kd_backend *be, const struct kd_dropout *d, const float *x,
+                   float *out, int64_t rows, int64_t cols, bool acc);
+    int (*cast)(struct kd_backend *be, struct kd_tensor src, struct kd_tensor dst);
+
+    /* norm with its residual: sum = x + dropout(sub), y = norm(sum).  x or sub may be
+     * NULL (not both), sum may be NULL if x or sub is NULL or it is not needed; stats
+     * [rows, 2] (mean, 1 / sigma) may be NULL. back: ds = dnorm(dy) + dsum; dx (+)= ds,
+     * dsub = dropout(ds) (overwritten), dgamma, dbeta += . Pointers for absent parts
+     * are NULL (dsum, dx, dsub, dgamma and dbeta). */
+    int (*norm)(struct kd_backend *be, const struct kd_norm *norm, const float *x,
+                const float *sub, const struct kd_dropout *drop, float *sum, float *y,
+                float *stats, int64_t rows, int64_t cols);
+    int (*norm_back)(struct kd_backend *be, const struct kd_norm *norm,
+                     const float *sum, const float *stats, const float *dy,
+                     const float *dsum, const struct kd_dropout *drop, float *dx,
+                     bool acc_dx, float *dsub, float *dgamma, float *dbeta,
+                     int64_t rows, int64_t cols);
+
+    /* rows.  gather: out[r] = scale * table[ids[r]] + (pos ? pos[pos_ids[r]] : 0).
+     * scatter_add: table[ids[r]] += scale * dx[r], in ascending r for each id; rows
+     * with id == skip_id are left out. */
+    int (*gather_rows)(struct kd_backend *be, const float *table, const int32_t *ids,
+                       float scale, const float *pos, const int32_t *pos_ids,
+                       float *out, int64_t rows, int64_t cols);
+    int (*scatter_add_rows)(struct kd_backend *be, const float *dx, const int32_t *ids,
+                            int32_t skip_id, float scale, float *table, int64_t rows,
+                            int64_t cols, int64_t table_rows);
+    int (*log_softmax)(struct kd_backend *be, float *x, int64_t rows,
+                       int64_t cols); /* in place */
+    /* k largest of each row, descending, ties by lowest column */
+    int (*topk)(struct kd_backend *be, const float *x, int64_t rows, int64_t cols,
+                int64_t k, float *values, int32_t *columns);
+
+    /* loss */
+    int (*vocab_loss)(struct kd_backend *be, const struct kd_vocab_loss *l);
+    /* rows_out[r] (float64) = |a_s s_r - a_t t_r|^2 with the identity, or after
+     * standardising each row (normalize: biased variance, eps 1e-5).  ds (+)= w *
+     * gradient if ds; row_mask as in kd_vocab_loss. */
+    int (*mse_rows)(struct kd_backend *be, const float *s, const float *t,
+                    const float *row_mask, bool normalize, float w, double *rows_out,
+                    float *ds, bool acc, int64_t rows, int64_t cols);
+
+    /* optimiser; sum_sq: *out (host) = sum of squares in float64 (non-finite if any
+     * value is); waits */
+    int (*adamw)(struct kd_backend *be, const struct kd_adamw *a);
+    int (*adafactor)(struct kd_backend *be, const struct kd_adafactor *a);
+    int (*sum_sq)(struct kd_backend *be, const float *x, int64_t n, double *out);
+};
+
+/** Names of the function slots, in order, and their number.  Local. */
+extern const char *const kd_backend_slots[];
+extern const int kd_backend_n_slots;
+
+/** The CPU backend with N_THREADS (>= 1) threads.  Local; *OUT is freed by
+ * kd_backend_free. */
+int kd_backend_cpu(int n_threads, struct kd_backend **out) KD_MUST_CHECK;
+void kd_backend_free(struct kd_backend *be);
+
+/** One line about the library behind the products, e.g. "OpenBLAS 0.3.21 (openmp),
+ * AVX-512".  Local. */
+const char *kd_backend_cpu_library(void);
+
+#endif

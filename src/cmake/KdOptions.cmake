@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+# What a builder may choose, and the flags that every target of ours gets.
+include(FeatureSummary)
+
+option(KDHPC_WERROR "Warnings are errors" OFF)
+option(KDHPC_FAULTS "Named fault sites fail on demand (KD_FAULT=site:rank), for the tests" ON)
+set(KDHPC_SANITIZE "" CACHE STRING "Sanitizers, e.g. address,undefined")
+set(KDHPC_ARCH "native" CACHE STRING "Value of -march for the CPU kernels; empty: the compiler's default")
+
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+    set(CMAKE_BUILD_TYPE RelWithDebInfo CACHE STRING "Build type" FORCE)
+endif()
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_C_STANDARD 11)
+set(CMAKE_C_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_STANDARD 17)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+
+add_library(kd_flags INTERFACE)
+target_compile_definitions(kd_flags INTERFACE _GNU_SOURCE $<$<BOOL:${KDHPC_FAULTS}>:KDHPC_FAULTS>)
+target_compile_options(kd_flags INTERFACE
+    -Wall -Wextra -Wshadow $<$<COMPILE_LANGUAGE:C>:-Wstrict-prototypes> $<$<COMPILE_LANGUAGE:C>:-Wmissing-prototypes>
+    -ffp-contract=fast $<$<BOOL:${KDHPC_WERROR}>:-Werror>)
+if(KDHPC_SANITIZE)
+    target_compile_options(kd_flags INTERFACE -fsanitize=${KDHPC_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+    target_link_options(kd_flags INTERFACE -fsanitize=${KDHPC_SANITIZE})
+endif()

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kdhpc/mode/mode.h"
+
+static int run(struct kd_run *r, void *config)
+{
+    (void)r;
+    (void)config;
+    return KD_FAIL(KD_EUSAGE, "mode train-tokenizer is being written");
+}
+
+const struct kd_mode kd_mode_train_tokenizer = {.name = "train-tokenizer", .summary = "", .run = run};
