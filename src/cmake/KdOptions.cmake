@@ -17,7 +17,7 @@ set(CMAKE_CXX_STANDARD 17)
 set(CMAKE_CXX_STANDARD_REQUIRED ON)
 
 add_library(kd_flags INTERFACE)
-target_compile_definitions(kd_flags INTERFACE _GNU_SOURCE $<$<BOOL:${KDHPC_FAULTS}>:KDHPC_FAULTS>)
+target_compile_definitions(kd_flags INTERFACE _GNU_SOURCE KDHPC_VERSION="${PROJECT_VERSION}" $<$<BOOL:${KDHPC_FAULTS}>:KDHPC_FAULTS>)
 target_compile_options(kd_flags INTERFACE
     -Wall -Wextra -Wshadow $<$<COMPILE_LANGUAGE:C>:-Wstrict-prototypes> $<$<COMPILE_LANGUAGE:C>:-Wmissing-prototypes>
     -ffp-contract=fast $<$<BOOL:${KDHPC_WERROR}>:-Werror>)

@@ -105,4 +105,21 @@ int kd_op_hidden_mse(struct kd_ctx *ctx, struct kd_var *s, struct kd_var *t,
                      const float *row_mask, bool normalize, float w,
                      double *sum) KD_MUST_CHECK;
 
+/** Sums over two blocks [rows, d]: values, n s, n t, n s^2, ... for kd_op_block_mse. */
+struct kd_block_sums {
+    double n, s, t, ss, tt, st;
+};
+
+/** *OUT = sums of the local parts of student S and teacher T.  Waits. */
+int kd_op_block_sums(struct kd_ctx *ctx, struct kd_var *s, struct kd_var *t,
+                     struct kd_block_sums *out) KD_MUST_CHECK;
+
+/** *SUM = this part's share of sum |s' - t'|^2, each block standardised with one mean
+ * and one biased variance (eps 1e-5) over ALL, the sums of LOCAL over the ranks; W
+ * times the gradient into S.  Source: DistilBART's calc_hidden_loss with
+ * normalize_hidden. */
+int kd_op_block_mse(struct kd_ctx *ctx, struct kd_var *s, struct kd_var *t,
+                    const struct kd_block_sums *local, const struct kd_block_sums *all,
+                    float w, double *sum) KD_MUST_CHECK;
+
 #endif

@@ -51,6 +51,12 @@ struct kd_ctx {
     struct kd_taps *taps; /* NULL: none asked for */
 };
 
+/** A new var over V in CTX's arena, without a gradient yet.  Local. */
+int kd_var_new(struct kd_ctx *ctx, struct kd_tensor v, bool needs_grad,
+               struct kd_var **out) KD_MUST_CHECK;
+
+/** A tape over BE, which is borrowed; *OUT is freed by kd_tape_free.  Local.
+ * KD_ENOMEM. */
 int kd_tape_new(struct kd_backend *be, struct kd_tape **out) KD_MUST_CHECK;
 void kd_tape_free(struct kd_tape *t);
 
@@ -65,7 +71,8 @@ int kd_tape_backward(struct kd_tape *t, kd_param_ready_fn ready,
 
 size_t kd_tape_peak_bytes(const struct kd_tape *t); /* of the gradient pool */
 
-/** Publish VAR as NAME ("enc.%d.out" with LAYER) if a tap asks for it.  Local. */
+/** Publish VAR as "STACK.LAYER.WHAT" ("STACK.WHAT" if LAYER < 0) if a tap asks for it.
+ * Local. */
 void kd_tap(struct kd_ctx *ctx, const char *stack, int layer, const char *what,
             struct kd_var *var);
 

@@ -47,7 +47,7 @@ struct kd_opt_row {
     enum kd_opt_type type;
     size_t offset;       /* of the field in the group's struct */
     const char *def;     /* as it would be typed; NULL: unset */
-    double min, max;     /* INT and FLOAT (and list elements); inclusive */
+    double min, max;     /* INT and FLOAT (and list elements); inclusive; 0, 0: any */
     const char *choices; /* CHOICE: "a|b|c" */
     const char *help;    /* one line */
     unsigned flags;      /* enum kd_opt_flag */
@@ -56,7 +56,7 @@ struct kd_opt_row {
 struct kd_opt_group {
     const char *title; /* heading in the help */
     const struct kd_opt_row *rows;
-    int n_rows;
+    int n_rows;    /* 0: up to the first row whose name is NULL */
     size_t offset; /* of the group's struct in the mode's config */
 };
 
@@ -80,6 +80,12 @@ bool kd_opts_given(const struct kd_opts *o, const char *name);
 /** Append the resolved options as a deck that can be run again, `mode` and VERSION as a
  * comment.  Local. */
 int kd_opts_dump(const struct kd_opts *o, struct kd_str *out) KD_MUST_CHECK;
+
+/** Whether one of GROUPS has an option of this name.  Local. */
+bool kd_opts_has(const struct kd_opt_group *groups, int n_groups, const char *name);
+
+/** Whether A and B are one name: hyphens and underscores are the same.  Local. */
+bool kd_opts_same_name(const char *a, const char *b);
 
 /** Append the help of GROUPS.  Local. */
 int kd_opts_help(const struct kd_opt_group *groups, int n_groups,

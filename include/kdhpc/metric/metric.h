@@ -16,18 +16,27 @@ struct kd_rouge {
     struct kd_prf r1, r2, rl, rlsum;
 };
 
-/** ROUGE of PREDICTION against TARGET as rouge_score computes it with the Porter
- * stemmer: rougeLsum splits at newlines. Local, thread-safe.  KD_ENOMEM. */
-int kd_rouge_score(const char *target, int64_t target_len, const char *prediction,
-                   int64_t prediction_len, struct kd_rouge *out) KD_MUST_CHECK;
+/** Scores pairs of texts; keeps what it learns about words from pair to pair, so that
+ * scoring allocates nothing once it is warm.  One per thread. */
+struct kd_rouge_scorer;
 
-/** Mean of V[n] and the 2.5 and 97.5 percentiles of N_RESAMPLES bootstrap means, drawn
- * from SEED.  Local. */
+int kd_rouge_scorer_new(struct kd_rouge_scorer **out) KD_MUST_CHECK;
+void kd_rouge_scorer_free(struct kd_rouge_scorer *s);
+
+/** ROUGE of PREDICTION against TARGET (valid UTF-8) as rouge_score computes it with the
+ * Porter stemmer: rougeLsum splits at newlines.  Local.  KD_ENOMEM. */
+int kd_rouge_score(struct kd_rouge_scorer *s, const char *target, int64_t target_len,
+                   const char *prediction, int64_t prediction_len,
+                   struct kd_rouge *out) KD_MUST_CHECK;
+
+/** Mean of V[n] and the 2.5 and 97.5 percentiles (linear interpolation) of N_RESAMPLES
+ * bootstrap means, drawn from SEED; 0 resamples: LOW and HIGH are the mean.  Local.
+ * KD_ENOMEM. */
 int kd_bootstrap(const double *v, int64_t n, int64_t n_resamples, uint64_t seed,
                  double *mean, double *low, double *high) KD_MUST_CHECK;
 
-/** Porter stem of a lower-case ASCII word in place, as NLTK's PorterStemmer with its
- * extensions; returns the new length. */
+/** Porter stem of a word of a-z and 0-9 in place, as NLTK's PorterStemmer with its
+ * extensions; returns the new length, never above LEN.  Local. */
 int64_t kd_porter_stem(char *word, int64_t len);
 
 #endif

@@ -15,6 +15,9 @@ struct kd_generation_options {
     int do_sample;      /* choice false|true, -1 unset */
 };
 
+/** Set every field to "unset", for callers without option rows.  Local. */
+void kd_generation_options_unset(struct kd_generation_options *o);
+
 extern const struct kd_opt_row kd_generation_rows[];
 extern const int kd_generation_n_rows;
 
@@ -69,8 +72,9 @@ int kd_rouge_rows(struct kd_run *run, char *const *outputs,
                   const struct kd_corpus *corpus, int64_t n,
                   double *rows) KD_MUST_CHECK;
 
-/** Summary of rows in order.  RESAMPLES 0: no bounds.  Local. */
-int kd_rouge_summarise(const double *rows, int64_t n, int64_t resamples,
+/** Summary of rows in order; bounds from RESAMPLES bootstrap means drawn from SEED
+ * (RESAMPLES 0: the bounds are the means).  Local. */
+int kd_rouge_summarise(const double *rows, int64_t n, int64_t resamples, uint64_t seed,
                        struct kd_rouge_summary *out) KD_MUST_CHECK;
 
 /** Teacher-forced scores of examples. */
@@ -82,10 +86,11 @@ struct kd_scores {
 };
 
 /** Score examples 0..n-1 of CORPUS, batches formed globally and dealt whole; every rank
- * gets all rows.  Collective. */
+ * gets all rows (free with kd_scores_free).  PROGRESS_LABEL may be NULL.  Collective.
+ */
 int kd_score_corpus(struct kd_run *run, struct kd_model *m,
                     const struct kd_corpus *corpus, int64_t n, int64_t batch_size,
-                    struct kd_scores *out) KD_MUST_CHECK;
+                    const char *progress_label, struct kd_scores *out) KD_MUST_CHECK;
 void kd_scores_free(struct kd_scores *s);
 
 #endif

@@ -33,6 +33,7 @@ struct kd_arch {
     float p_emb, p_resid, p_attn, p_act; /* dropouts */
     double init_std;
     int32_t bos_id, eos_id, pad_id, unk_id, decoder_start_id; /* -1: none */
+    int32_t forced_eos_id; /* of generation; -1: none */
     enum kd_start_rule start_rule;
 };
 

@@ -23,6 +23,8 @@ const struct kd_arch *kd_model_arch(const struct kd_model *m);
 struct kd_params *kd_model_params(struct kd_model *m);
 struct kd_json *
 kd_model_config(struct kd_model *m); /* borrowed; may be edited for writing */
+/** Class name for the config's `architectures`.  Local. */
+const char *kd_model_architecture(const struct kd_model *m);
 
 /** Names under which a checkpoint may hold parameter INDEX (aliases of tied tensors,
  * with and without the "model." prefix): the K-th, or NULL at the end.  Local. */
@@ -59,6 +61,8 @@ struct kd_batch {
     const int32_t *src_pos, *tgt_pos; /* position in the sequence, of each row */
     const uint64_t *src_keys,
         *tgt_keys; /* dropout row keys: hash of (example, side, position) */
+    const float
+        *kd_mask; /* [tgt.n_rows] 1 or 0: rows that distillation sees; NULL: all */
 };
 
 /** Hidden states of the encoder [src.n_rows, d].  Taps: "enc.K.in", "enc.K.out". Local.

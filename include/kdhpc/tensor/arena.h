@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Step arena: bump allocation in a backend's memory, reset each step.
+/* Step arena: bump allocation in a backend's memory, reset each step, and beside it a
+ * host part of the same lifetimes for the small structures (vars, closures) that
+ * describe what lies in backend memory.
  *
  * Memory comes in blocks that stay allocated, so after the first few steps nothing is
  * allocated any more; at a reset several blocks are replaced by one of the size that
@@ -12,8 +14,8 @@
 struct kd_arena;
 
 struct kd_arena_mark {
-    int block;
-    size_t used;
+    int block, host_block;
+    size_t used, host_used;
 };
 
 int kd_arena_new(struct kd_backend *be, struct kd_arena **out) KD_MUST_CHECK;
@@ -23,6 +25,10 @@ void kd_arena_free(struct kd_arena *a);
  * KD_ENOMEM. */
 int kd_arena_alloc(struct kd_arena *a, size_t bytes, void **out) KD_MUST_CHECK;
 
+/** BYTES of host memory with the same lifetime, zeroed, 64-byte aligned.  Local.
+ * KD_ENOMEM. */
+int kd_arena_host(struct kd_arena *a, size_t bytes, void *out) KD_MUST_CHECK;
+
 /** A tensor in the arena (not zeroed). */
 int kd_arena_tensor(struct kd_arena *a, enum kd_dtype dtype, int64_t rows, int64_t cols,
                     struct kd_tensor *out) KD_MUST_CHECK;
@@ -30,6 +36,6 @@ int kd_arena_tensor(struct kd_arena *a, enum kd_dtype dtype, int64_t rows, int64
 struct kd_arena_mark kd_arena_mark(const struct kd_arena *a);
 void kd_arena_release(struct kd_arena *a, struct kd_arena_mark mark);
 void kd_arena_reset(struct kd_arena *a);
-size_t kd_arena_peak_bytes(const struct kd_arena *a);
+size_t kd_arena_peak_bytes(const struct kd_arena *a); /* of backend memory */
 
 #endif

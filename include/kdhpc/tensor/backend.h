@@ -135,6 +135,9 @@ struct kd_adafactor {
 struct kd_backend_ops {
     const char *name;
 
+    /* the backend itself, see kd_backend_free */
+    void (*destroy)(struct kd_backend *be);
+
     /* memory */
     int (*alloc)(struct kd_backend *be, size_t bytes,
                  void **out); /* 64-byte aligned, not zeroed */

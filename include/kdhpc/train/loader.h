@@ -34,9 +34,11 @@ int kd_plan_epoch(const struct kd_loader_options *o, const int32_t *src_len,
                   struct kd_epoch_plan *out) KD_MUST_CHECK;
 void kd_plan_free(struct kd_epoch_plan *p);
 
-/** Split COST[n] into N_PARTS contiguous parts with nearly equal sums: BOUNDS[n_parts +
- * 1].  Local. */
-void kd_split_by_cost(const int64_t *cost, int64_t n, int n_parts, int64_t *bounds);
+/** Deal items of COST[n] over N_PARTS: the costliest first (ties by index), each to the
+ * part with the least so far (ties by part); OWNER[n] gets the part of each item.
+ * Local.  KD_ENOMEM. */
+int kd_deal_by_cost(const int64_t *cost, int64_t n, int n_parts,
+                    int *owner) KD_MUST_CHECK;
 
 /** Batches for scoring and generation: all examples, longest source first (ties by
  * index), BATCH_SIZE at a time.  Local. */

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the ops share with the tape: nodes, gradient buffers, shape checks.
+ *
+ * Life of a gradient: the first node (in backward order) that contributes to a var
+ * takes a buffer from the tape's pool and overwrites it, later ones add; when the node
+ * that made the var has run, the buffer goes back.  Parameters own their gradient (a
+ * slab view that was zeroed before the step), so every contribution adds. */
+#ifndef KDHPC_SRC_AUTOGRAD_NODE_H
+#define KDHPC_SRC_AUTOGRAD_NODE_H
+
+#include "kdhpc/autograd/op.h"
+
+enum { KD_NODE_INS = 4, KD_NODE_OUTS = 2 };
+
+/** One recorded op.  Unused places of in and out are NULL. */
+struct kd_node {
+    /* Add to the gradients of `in` from those of `out`; NULL: the contributions were
+     * made in the forward pass. */
+    int (*back)(struct kd_tape *t, const struct kd_node *node);
+    struct kd_var *in[KD_NODE_INS];
+    struct kd_var *out[KD_NODE_OUTS];
+    void *saved;     /* closure, in the host part of the arena */
+    unsigned params; /* bit i: in[i] is a parameter; set by kd_tape_record */
+};
+
+/** Whether V exists and wants a gradient.  Local. */
+static inline bool kd_wants(const struct kd_var *v)
+{
+    return v && v->needs_grad;
+}
+
+/** Append NODE (copied); counts it as pending for each input that wants a gradient.
+ * Local.  KD_ENOMEM. */
+int kd_tape_record(struct kd_tape *t, const struct kd_node *node) KD_MUST_CHECK;
+
+struct kd_backend *kd_tape_backend(const struct kd_tape *t);
+
+/** Gradient of V for slots that overwrite or add as told: *ACC says which.  Local. */
+int kd_grad_open(struct kd_tape *t, struct kd_var *v, float **g,
+                 bool *acc) KD_MUST_CHECK;
+
+/** Gradient of V for slots that can only add: zeroed if this is the first contribution.
+ * *G is NULL if V wants none.  Local. */
+int kd_grad_add(struct kd_tape *t, struct kd_var *v, float **g) KD_MUST_CHECK;
+
+/** Gradient of V for slots that can only overwrite: DST is V's own buffer, or a second
+ * one that kd_grad_set_end adds and gives back.  Local. */
+int kd_grad_set_begin(struct kd_tape *t, struct kd_var *v,
+                      struct kd_tensor *dst) KD_MUST_CHECK;
+int kd_grad_set_end(struct kd_tape *t, struct kd_var *v,
+                    struct kd_tensor dst) KD_MUST_CHECK;
+
+/** Add OUT's gradient to V's, where OUT's is not needed any more: V takes over the
+ * buffer if it has none yet.  Local. */
+int kd_grad_pass(struct kd_tape *t, struct kd_var *out, struct kd_var *v) KD_MUST_CHECK;
+
+/** Backward of sum = x + dropout(sub) from SUM's gradient, which may be handed over.
+ * Local. */
+int kd_back_residual(struct kd_tape *t, struct kd_var *sum,
+                     const struct kd_dropout *drop, struct kd_var *x,
+                     struct kd_var *sub) KD_MUST_CHECK;
+
+/** A new float32 var [rows, cols] for an op's result.  Local. */
+int kd_op_result(struct kd_ctx *ctx, int64_t rows, int64_t cols, bool needs_grad,
+                 struct kd_var **out) KD_MUST_CHECK;
+
+/** KD_EINTERNAL unless V is a float32 matrix [ROWS, COLS] (-1: any).  Local. */
+int kd_op_check(const char *op, const char *name, const struct kd_var *v, int64_t rows,
+                int64_t cols) KD_MUST_CHECK;
+
+/** KD_EINTERNAL unless V is NULL or float32 with COUNT values.  Local. */
+int kd_op_check_vector(const char *op, const char *name, const struct kd_var *v,
+                       int64_t count) KD_MUST_CHECK;
+
+/** The dropout of probability P at SITE under CTX: p is 0 if not training. */
+static inline struct kd_dropout kd_op_drop(const struct kd_ctx *ctx, float p,
+                                           uint32_t site, const uint64_t *row_keys)
+{
+    return (struct kd_dropout){ctx->train ? p : 0.0f, ctx->seed, ctx->step, site,
+                               row_keys};
+}
+
+#endif

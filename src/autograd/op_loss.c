@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Losses: the head with its vocabulary losses, and the distance of hidden states.
+ *
+ * Losses are leaves of the graph: they know their weight, so they add their gradients
+ * to their inputs in the forward pass, where logits or differences are still at hand.
+ * The head goes through the rows in chunks: [chunk, V] logits are made, turned into
+ * losses and, in place, into their gradient, used for dh and dW, and overwritten by the
+ * next chunk.  Only a node without work is recorded, which keeps W pending until the
+ * backward pass has reached it.  Sums are taken on the host in float64 and row order.
+ */
+#include "node.h"
+
+enum { CHUNK_BYTES = 16 << 20, MIN_CHUNK_ROWS = 16 };
+
+/* One pass over the rows of h. */
+struct head_pass {
+    struct kd_ctx *ctx;
+    const struct kd_head *head, *teacher; /* teacher NULL: none */
+    struct kd_var *h, *h_teacher;
+    const struct kd_head_loss_desc *desc;
+    int64_t chunk;
+    struct kd_tensor zs, zt; /* [chunk, V] */
+    struct kd_tensor rows;   /* [n, 4] float64, backend memory */
+    bool to_h, to_w;         /* gradients wanted */
+    float beta_h, beta_w;    /* 1: the gradient holds contributions already */
+};
+
+/* z = scale * h[first .. first + n) W^T + bias. */
+static int head_logits(struct kd_ctx *ctx, const struct kd_head *head,
+                       struct kd_tensor h, struct kd_tensor z)
+{
+    struct kd_gemm g = {.trans_b = true,
+                        .alpha = head->scale,
+                        .a = kd_mat_of(h),
+                        .b = kd_mat_of(head->w->v),
+                        .c = kd_mat_of(z),
+                        .bias = head->bias};
+
+    return ctx->be->ops->gemm(ctx->be, &g);
+}
+
+/* dh = scale * dz W, dW += scale * dz^T h for the rows of one chunk. */
+static int head_chunk_back(struct head_pass *p, int64_t first, struct kd_tensor dz)
+{
+    struct kd_backend *be = p->ctx->be;
+    int64_t n = dz.shape[0];
+
+    if (p->to_h) {
+        struct kd_gemm dh = {.alpha = p->head->scale,
+                             .beta = p->beta_h,
+                             .a = kd_mat_of(dz),
+                             .b = kd_mat_of(p->head->w->v),
+                             .c = kd_mat_of(kd_tensor_rows(p->h->g, first, n))};
+        KD_TRY(be->ops->gemm(be, &dh));
+    }
+    if (p->to_w) {
+        struct kd_gemm dw = {.trans_a = true,
+                             .alpha = p->head->scale,
+                             .beta = p->beta_w,
+                             .a = kd_mat_of(dz),
+                             .b = kd_mat_of(kd_tensor_rows(p->h->v, first, n)),
+                             .c = kd_mat_of(p->head->w->g)};
+        KD_TRY(be->ops->gemm(be, &dw));
+        p->beta_w = 1.0f;
+    }
+    return KD_OK;
+}
+
+static int head_chunk(struct head_pass *p, int64_t first, int64_t n)
+{
+    const struct kd_head_loss_desc *d = p->desc;
+    struct kd_vocab_loss l = {
+        .zs = kd_tensor_rows(p->zs, 0, n),
+        .labels = d->labels + first,
+        .kl_mask = d->kl_mask ? d->kl_mask + first : NULL,
+        .w_ce = d->w_ce,
+        .w_smooth = d->w_smooth,
+        .w_kl = p->teacher ? d->w_kl : 0.0f,
+        .temperature = d->temperature,
+        .grad = p->to_h || p->to_w,
+        .rows_out = kd_tensor_rows(p->rows, first, n),
+    };
+
+    KD_TRY(head_logits(p->ctx, p->head, kd_tensor_rows(p->h->v, first, n), l.zs));
+    if (p->teacher) {
+        l.zt = kd_tensor_rows(p->zt, 0, n);
+        KD_TRY(head_logits(p->ctx, p->teacher,
+                           kd_tensor_rows(p->h_teacher->v, first, n), l.zt));
+    }
+    KD_TRY(p->ctx->be->ops->vocab_loss(p->ctx->be, &l));
+    return l.grad ? head_chunk_back(p, first, l.zs) : KD_OK;
+}
+
+/* Decide which gradients are made, and prepare their buffers. */
+static int head_open_gradients(struct head_pass *p)
+{
+    const struct kd_head_loss_desc *d = p->desc;
+    struct kd_var *h = p->h, *w = p->head->w;
+    float *g;
+    bool acc;
+
+    if (!p->ctx->tape ||
+        (d->w_ce == 0.0f && d->w_smooth == 0.0f && (!p->teacher || d->w_kl == 0.0f)))
+        return KD_OK;
+    p->to_h = kd_wants(h);
+    p->to_w = kd_wants(w);
+    if (p->to_h) {
+        KD_TRY(kd_grad_open(p->ctx->tape, h, &g, &acc));
+        p->beta_h = acc ? 1.0f : 0.0f;
+    }
+    if (p->to_w) {
+        KD_TRY(kd_grad_open(p->ctx->tape, w, &g, &acc));
+        p->beta_w = acc ? 1.0f : 0.0f;
+    }
+    if (!p->to_h && !p->to_w)
+        return KD_OK;
+    return kd_tape_record(p->ctx->tape, &(struct kd_node){.in = {h, w}});
+}
+
+static int head_check(const struct head_pass *p)
+{
+    int64_t n = p->h->v.shape[0], vocab = p->head->w->v.shape[0];
+
+    KD_TRY(kd_op_check("head", "weight", p->head->w, -1, -1));
+    KD_TRY(kd_op_check("head", "h", p->h, -1, p->head->w->v.shape[1]));
+    if (!p->teacher)
+        return KD_OK;
+    KD_TRY(kd_op_check("teacher's head", "weight", p->teacher->w, vocab, -1));
+    return kd_op_check("teacher's head", "h", p->h_teacher, n,
+                       p->teacher->w->v.shape[1]);
+}
+
+/* Rows of a chunk: as many as fit CHUNK_BYTES, in multiples of MIN_CHUNK_ROWS. */
+static int64_t chunk_rows(int64_t asked, int64_t n, int64_t vocab)
+{
+    int64_t rows = asked;
+
+    if (rows <= 0) {
+        rows = CHUNK_BYTES / (vocab * (int64_t)sizeof(float));
+        rows -= rows % MIN_CHUNK_ROWS;
+        if (rows < MIN_CHUNK_ROWS)
+            rows = MIN_CHUNK_ROWS;
+    }
+    return rows < n ? rows : n;
+}
+
+/* Bring the rows' losses to the host and add them up. */
+static int head_sums(struct head_pass *p, struct kd_head_loss_sums *sums, double *host)
+{
+    int64_t n = p->rows.shape[0];
+
+    if (!host)
+        KD_TRY(kd_arena_host(p->ctx->arena, kd_tensor_bytes(&p->rows), &host));
+    KD_TRY(p->ctx->be->ops->download(p->ctx->be, host, p->rows.data,
+                                     kd_tensor_bytes(&p->rows)));
+    for (int64_t r = 0; r < n; r++) {
+        sums->ce += host[4 * r];
+        sums->smooth += host[4 * r + 1];
+        sums->kl += host[4 * r + 2];
+        sums->n_correct += host[4 * r + 3];
+    }
+    return KD_OK;
+}
+
+static int head_run(struct head_pass *p, struct kd_head_loss_sums *sums,
+                    double *rows_out)
+{
+    struct kd_arena *arena = p->ctx->arena;
+    int64_t n = p->h->v.shape[0], vocab = p->head->w->v.shape[0];
+
+    KD_TRY(kd_arena_tensor(arena, KD_F64, n, 4, &p->rows));
+    KD_TRY(kd_arena_tensor(arena, KD_F32, p->chunk, vocab, &p->zs));
+    if (p->teacher)
+        KD_TRY(kd_arena_tensor(arena, KD_F32, p->chunk, vocab, &p->zt));
+    for (int64_t first = 0; first < n; first += p->chunk)
+        KD_TRY(head_chunk(p, first, n - first < p->chunk ? n - first : p->chunk));
+    return head_sums(p, sums, rows_out);
+}
+
+int kd_op_head_loss(struct kd_ctx *ctx, const struct kd_head *head, struct kd_var *h,
+                    const struct kd_head *teacher, struct kd_var *h_teacher,
+                    const struct kd_head_loss_desc *desc,
+                    struct kd_head_loss_sums *sums, double *rows_out)
+{
+    struct head_pass p = {.ctx = ctx,
+                          .head = head,
+                          .teacher = h_teacher ? teacher : NULL,
+                          .h = h,
+                          .h_teacher = h_teacher,
+                          .desc = desc};
+    struct kd_arena_mark mark = kd_arena_mark(ctx->arena);
+    int rc = KD_OK;
+
+    *sums = (struct kd_head_loss_sums){0};
+    KD_TRY(head_check(&p));
+    p.chunk = chunk_rows(desc->chunk_rows, h->v.shape[0], head->w->v.shape[0]);
+    if (h->v.shape[0] == 0)
+        return KD_OK;
+    KD_GO(head_open_gradients(&p));
+    KD_GO(head_run(&p, sums, rows_out));
+out:
+    kd_arena_release(ctx->arena, mark);
+    return rc;
+}
+
+static int hidden_run(struct kd_ctx *ctx, struct kd_var *s, struct kd_var *t,
+                      const float *row_mask, bool normalize, float w, double *sum)
+{
+    int64_t n = s->v.shape[0], d = s->v.shape[1];
+    struct kd_tensor rows;
+    float *ds = NULL;
+    double *host;
+    bool acc = false;
+
+    KD_TRY(kd_arena_tensor(ctx->arena, KD_F64, n, 1, &rows));
+    KD_TRY(kd_arena_host(ctx->arena, kd_tensor_bytes(&rows), &host));
+    if (ctx->tape && kd_wants(s) && w != 0.0f)
+        KD_TRY(kd_grad_open(ctx->tape, s, &ds, &acc));
+    KD_TRY(ctx->be->ops->mse_rows(ctx->be, s->v.data, t->v.data, row_mask, normalize, w,
+                                  rows.data, ds, acc, n, d));
+    KD_TRY(ctx->be->ops->download(ctx->be, host, rows.data, kd_tensor_bytes(&rows)));
+    for (int64_t r = 0; r < n; r++)
+        *sum += host[r];
+    return KD_OK;
+}
+
+int kd_op_hidden_mse(struct kd_ctx *ctx, struct kd_var *s, struct kd_var *t,
+                     const float *row_mask, bool normalize, float w, double *sum)
+{
+    struct kd_arena_mark mark = kd_arena_mark(ctx->arena);
+    int rc = KD_OK;
+
+    *sum = 0.0;
+    KD_TRY(kd_op_check("hidden distance", "student", s, -1, -1));
+    KD_TRY(kd_op_check("hidden distance", "teacher", t, s->v.shape[0], s->v.shape[1]));
+    if (s->v.shape[0] == 0)
+        return KD_OK;
+    KD_GO(hidden_run(ctx, s, t, row_mask, normalize, w, sum));
+out:
+    kd_arena_release(ctx->arena, mark);
+    return rc;
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sums between the ranks of one node; see node_stage.c. */
+#ifndef KDHPC_SRC_COMM_NODE_STAGE_H
+#define KDHPC_SRC_COMM_NODE_STAGE_H
+
+#include "kdhpc/comm/comm.h"
+
+struct kd_node_stage;
+
+/** Make / free the shared staging memory of ranks that are all on one node, two or
+ * more.  Collective. */
+int kd_node_stage_new(struct kd_comm *comm, struct kd_node_stage **out) KD_MUST_CHECK;
+void kd_node_stage_free(struct kd_node_stage *stage);
+
+/** Sum X[n] over the ranks in place, in rank order.  Collective; cannot fail. */
+void kd_node_stage_sum(struct kd_node_stage *stage, float *x, int64_t n);
+
+#endif

@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Generation settings from a model directory, by the rules of transformers 4.57: if
+ * generation_config.json exists it alone counts, over the defaults of GenerationConfig;
+ * if not, the generation keys of config.json count, over the defaults of its model
+ * type's class.  Settings that would change the output and that are not offered are
+ * errors, never passed over. */
+#include "kdhpc/base/json.h"
+#include "kdhpc/base/mem.h"
+#include "kdhpc/decode/decode.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DEFAULT_MAX_LENGTH = 20 };
+
+/* Special ids that a model type's config class has when config.json is silent. */
+struct class_ids {
+    const char *model_type;
+    int32_t bos, pad, eos, start, forced_eos;
+};
+
+static const struct class_ids CLASSES[] = {
+    {"bart", 0, 1, 2, 2, 2},
+    {"mbart", 0, 1, 2, -1, 2},
+    {"t5", -1, 0, 1, 0, -1},
+    {"mt5", -1, 0, 1, 0, -1},
+    {"pegasus", -1, 0, 1, 0, 1},
+    {"fsmt", 0, 1, 2, 2, 2},
+    {"marian", -1, 58100, 0, 58100, 0},
+    {"", -1, -1, -1, -1, -1},
+};
+
+static const struct class_ids *class_of(const struct kd_json *config)
+{
+    const char *type = kd_json_str(config, "model_type", "");
+    const struct class_ids *c = CLASSES;
+
+    while (c->model_type[0] && strcmp(c->model_type, type) != 0)
+        c++;
+    return c;
+}
+
+/* An id: DEF if the key is absent, -1 if it is null; a list of one counts as its item.
+ */
+static int get_id(const struct kd_json *j, const char *key, int32_t def, int32_t *out)
+{
+    const struct kd_json *v = kd_json_get(j, key);
+
+    if (v && !kd_json_has(j, key))
+        def = -1;
+    if (v && kd_json_is_array(v)) {
+        if (kd_json_len(v) != 1)
+            return KD_FAIL(KD_EINPUT, "generation config: '%s' must be one id", key);
+        v = kd_json_at(v, 0);
+    }
+    *out = v && kd_json_is_number(v) ? (int32_t)kd_json_as_int(v, def) : def;
+    return KD_OK;
+}
+
+static int get_eos(const struct kd_json *j, int32_t def, struct kd_generation *g)
+{
+    const struct kd_json *v = kd_json_get(j, "eos_token_id");
+    int64_t n = v && kd_json_is_array(v) ? kd_json_len(v) : 0;
+    int32_t one = -1;
+
+    if (n > (int64_t)(sizeof g->eos_ids / sizeof *g->eos_ids))
+        return KD_FAIL(KD_EINPUT, "generation config: more than %zu eos_token_id",
+                       sizeof g->eos_ids / sizeof *g->eos_ids);
+    for (int64_t i = 0; i < n; i++)
+        g->eos_ids[g->n_eos++] = (int32_t)kd_json_as_int(kd_json_at(v, i), -1);
+    if (n == 0) {
+        KD_TRY(get_id(j, "eos_token_id", def, &one));
+        if (one >= 0)
+            g->eos_ids[g->n_eos++] = one;
+    }
+    for (int i = 0; i < g->n_eos; i++)
+        if (g->eos_ids[i] < 0)
+            return KD_FAIL(KD_EINPUT, "generation config: eos_token_id is not an id");
+    return KD_OK;
+}
+
+/* Settings that change the output and that this program does not offer, with the value
+ * that means off. */
+static int refuse_unknown(const struct kd_json *j)
+{
+    static const struct {
+        const char *key;
+        double off;
+    } numbers[] = {
+        {"num_beam_groups", 1},
+        {"diversity_penalty", 0},
+        {"typical_p", 1},
+        {"encoder_no_repeat_ngram_size", 0},
+        {"penalty_alpha", 0},
+        {"encoder_repetition_penalty", 1},
+        {"epsilon_cutoff", 0},
+        {"eta_cutoff", 0},
+        {"min_p", 0},
+        {"guidance_scale", 1},
+        {"prompt_lookup_num_tokens", 0},
+    };
+    static const char *const lists[] = {
+        "exponential_decay_length_penalty",
+        "begin_suppress_tokens",
+        "sequence_bias",
+        "forced_decoder_ids",
+        "force_words_ids",
+        "constraints",
+        "dola_layers",
+        "watermarking_config",
+        "stop_strings",
+    };
+    const char *bad = NULL;
+
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        if (kd_json_num(j, numbers[i].key, numbers[i].off) != numbers[i].off)
+            bad = numbers[i].key;
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+        if (kd_json_has(j, lists[i]))
+            bad = lists[i];
+    if (kd_json_bool(j, "renormalize_logits", false))
+        bad = "renormalize_logits";
+    if (bad)
+        return KD_FAIL(KD_EINPUT,
+                       "generation config: '%s' is not supported; remove it from the "
+                       "model's generation_config.json or config.json",
+                       bad);
+    return KD_OK;
+}
+
+static bool is_eos(const struct kd_generation *g, int32_t id)
+{
+    for (int i = 0; i < g->n_eos; i++)
+        if (g->eos_ids[i] == id)
+            return true;
+    return false;
+}
+
+/* bad_words_ids of one id each (an entry that is only eos is dropped, as transformers
+ * does), and suppress_tokens. */
+static int get_suppressed(const struct kd_json *j, struct kd_generation *g)
+{
+    const struct kd_json *words = kd_json_get(j, "bad_words_ids"),
+                         *tokens = kd_json_get(j, "suppress_tokens");
+    int64_t n_words = words && kd_json_is_array(words) ? kd_json_len(words) : 0,
+            n_tokens = tokens && kd_json_is_array(tokens) ? kd_json_len(tokens) : 0;
+    int32_t id = 0;
+
+    if (n_words + n_tokens == 0)
+        return KD_OK;
+    KD_TRY(kd_calloc(n_words + n_tokens, sizeof *g->suppress, &g->suppress));
+    for (int64_t i = 0; i < n_words; i++) {
+        const struct kd_json *word = kd_json_at(words, i);
+
+        if (!kd_json_is_array(word) || kd_json_len(word) != 1)
+            return KD_FAIL(KD_EINPUT, "generation config: 'bad_words_ids' of several "
+                                      "ids are not supported");
+        id = (int32_t)kd_json_as_int(kd_json_at(word, 0), -1);
+        if (!is_eos(g, id))
+            g->suppress[g->n_suppress++] = id;
+    }
+    for (int64_t i = 0; i < n_tokens; i++)
+        g->suppress[g->n_suppress++] =
+            (int32_t)kd_json_as_int(kd_json_at(tokens, i), -1);
+    for (int i = 0; i < g->n_suppress; i++)
+        if (g->suppress[i] < 0)
+            return KD_FAIL(KD_EINPUT, "generation config: 'bad_words_ids' or "
+                                      "'suppress_tokens' holds what is not an id");
+    return KD_OK;
+}
+
+static int get_ids(const struct kd_json *config, const struct kd_json *j,
+                   bool from_config, struct kd_generation *g)
+{
+    static const struct class_ids none = {"", -1, -1, -1, -1, -1};
+    const struct class_ids *class = class_of(config),
+                           *def = from_config ? class : &none;
+    int32_t bos = -1;
+
+    KD_TRY(get_id(j, "bos_token_id", def->bos, &bos));
+    KD_TRY(get_id(j, "pad_token_id", def->pad, &g->pad_id));
+    KD_TRY(get_eos(j, def->eos, g));
+    KD_TRY(get_id(j, "forced_bos_token_id", -1, &g->forced_bos_id));
+    KD_TRY(get_id(j, "forced_eos_token_id", def->forced_eos, &g->forced_eos_id));
+    KD_TRY(get_id(j, "decoder_start_token_id", def->start, &g->start_id));
+    if (g->start_id < 0)
+        g->start_id = bos;
+    if (g->start_id < 0) /* where transformers would fail */
+        KD_TRY(get_id(config, "decoder_start_token_id", class->start, &g->start_id));
+    if (g->pad_id < 0 && g->n_eos > 0)
+        g->pad_id = g->eos_ids[0];
+    if (from_config && g->forced_bos_id < 0 &&
+        kd_json_bool(j, "force_bos_token_to_be_generated", false))
+        g->forced_bos_id = bos;
+    return KD_OK;
+}
+
+/* Lengths count the start token.  20 is the default of the class and stands for 20 new
+ * tokens, within the model's positions. */
+static void get_lengths(const struct kd_json *j, int64_t max_positions,
+                        struct kd_generation *g)
+{
+    g->max_length = kd_json_int(j, "max_length", DEFAULT_MAX_LENGTH);
+    g->min_length = kd_json_int(j, "min_length", 0);
+    g->max_new_tokens = kd_json_int(j, "max_new_tokens", -1);
+    g->min_new_tokens = kd_json_int(j, "min_new_tokens", -1);
+    if (g->max_new_tokens >= 0) {
+        g->max_length = g->max_new_tokens + 1;
+    } else if (g->max_length == DEFAULT_MAX_LENGTH) {
+        g->max_length++;
+        if (max_positions > 0 && g->max_length > max_positions)
+            g->max_length = max_positions;
+    }
+    if (g->min_new_tokens >= 0)
+        g->min_length = g->min_new_tokens + 1;
+}
+
+static enum kd_early_stopping get_early_stopping(const struct kd_json *j)
+{
+    const struct kd_json *v = kd_json_get(j, "early_stopping");
+
+    if (v && kd_json_is_string(v))
+        return strcmp(kd_json_as_str(v, ""), "never") == 0 ? KD_STOP_NEVER
+                                                           : KD_STOP_HEURISTIC;
+    return kd_json_bool(j, "early_stopping", false) ? KD_STOP_TRUE : KD_STOP_HEURISTIC;
+}
+
+int kd_generation_from_config(const struct kd_json *config,
+                              const struct kd_json *generation, int64_t max_positions,
+                              struct kd_generation *g)
+{
+    const struct kd_json *j = generation ? generation : config;
+    int rc = KD_OK;
+
+    memset(g, 0, sizeof *g);
+    KD_GO(refuse_unknown(j));
+    KD_GO(get_ids(config, j, !generation, g));
+    KD_GO(get_suppressed(j, g));
+    get_lengths(j, max_positions, g);
+    g->num_beams = kd_json_int(j, "num_beams", 1);
+    g->num_return_sequences = kd_json_int(j, "num_return_sequences", 1);
+    g->length_penalty = kd_json_num(j, "length_penalty", 1.0);
+    g->repetition_penalty = kd_json_num(j, "repetition_penalty", 1.0);
+    g->no_repeat_ngram_size = kd_json_int(j, "no_repeat_ngram_size", 0);
+    g->early_stopping = get_early_stopping(j);
+    g->do_sample = kd_json_bool(j, "do_sample", false);
+    g->temperature = kd_json_num(j, "temperature", 1.0);
+    g->top_p = kd_json_num(j, "top_p", 1.0);
+    g->top_k = kd_json_int(j, "top_k", 50);
+out:
+    if (rc)
+        kd_generation_free(g);
+    return rc;
+}
+
+static int check_sequences(const struct kd_generation *g)
+{
+    long long beams = (long long)g->num_beams, k = (long long)g->num_return_sequences;
+
+    if (beams < 1 || k < 1)
+        return KD_FAIL(KD_EUSAGE, "num_beams and num_return_sequences must be at least "
+                                  "1");
+    if (g->do_sample && beams > 1)
+        return KD_FAIL(KD_EUSAGE,
+                       "do_sample with num_beams %lld: sampling takes num_beams 1",
+                       beams);
+    if (beams > 1 && k > beams)
+        return KD_FAIL(KD_EUSAGE,
+                       "num_return_sequences %lld must be at most num_beams %lld", k,
+                       beams);
+    if (beams == 1 && !g->do_sample && k > 1)
+        return KD_FAIL(KD_EUSAGE,
+                       "num_return_sequences %lld needs num_beams of at least that, or "
+                       "do_sample",
+                       k);
+    return KD_OK;
+}
+
+int kd_generation_check(const struct kd_generation *g)
+{
+    KD_TRY(check_sequences(g));
+    if (g->max_length < 2)
+        return KD_FAIL(KD_EUSAGE, "max_length must be at least 2: it counts the start "
+                                  "token");
+    if (g->no_repeat_ngram_size < 0)
+        return KD_FAIL(KD_EUSAGE, "no_repeat_ngram_size must not be negative");
+    if (!(g->repetition_penalty > 0.0) || !isfinite(g->repetition_penalty))
+        return KD_FAIL(KD_EUSAGE, "repetition_penalty must be above 0");
+    if (!isfinite(g->length_penalty))
+        return KD_FAIL(KD_EUSAGE, "length_penalty must be a finite number");
+    if (!(g->temperature > 0.0) || !isfinite(g->temperature))
+        return KD_FAIL(KD_EUSAGE, "temperature must be above 0");
+    if (!(g->top_p > 0.0 && g->top_p <= 1.0))
+        return KD_FAIL(KD_EUSAGE, "top_p must be above 0 and at most 1");
+    if (g->top_k < 0)
+        return KD_FAIL(KD_EUSAGE, "top_k must not be negative");
+    if (g->start_id < 0)
+        return KD_FAIL(KD_EINPUT, "neither decoder_start_token_id nor bos_token_id is "
+                                  "in the model's generation config");
+    return KD_OK;
+}
+
+void kd_generation_free(struct kd_generation *g)
+{
+    free(g->suppress);
+    g->suppress = NULL;
+    g->n_suppress = 0;
+}

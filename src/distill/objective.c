@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Running the objective: teacher first and without a tape, then the student.
+ *
+ * What the student needs of the teacher (its last hidden state and the matched layers)
+ * is copied to tensors allocated before the teacher ran, and the rest of the teacher's
+ * activations is given back to the arena, so a teacher costs a few matrices.  The
+ * teacher's logits never exist as a whole: its head runs beside the student's, a chunk
+ * of rows at a time (autograd/op.h, kd_op_head_loss). */
+#include "kdhpc/distill/objective.h"
+
+#include "kdhpc/base/mem.h"
+#include "kdhpc/base/str.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *const kd_term_names[KD_N_TERMS] = {"ce", "mlm", "hid_enc", "hid_dec"};
+
+enum stack { ENC, DEC, N_STACKS };
+static const char *const stack_names[N_STACKS] = {"enc", "dec"};
+
+/* Hidden states of one stack: who learns from whom. */
+struct relation {
+    int n;
+    struct kd_tap *student; /* [n] */
+    struct kd_tap *teacher; /* [n] */
+    struct kd_var *kept;    /* [n] the teacher's, as constants */
+    struct kd_block_sums *local,
+        *all; /* [n] compat's statistics: this rank's, and of all ranks */
+};
+
+struct kd_objective {
+    struct kd_objective_options o;
+    struct kd_model *student, *teacher;
+    struct relation rel[N_STACKS];
+    bool encoder_frozen;
+};
+
+/* The hidden-state terms: a new relation is a row. */
+static const struct {
+    enum kd_term term;
+    enum stack stack;
+} hidden_terms[] = {{KD_TERM_HID_ENC, ENC}, {KD_TERM_HID_DEC, DEC}};
+
+static int name_tap(struct kd_tap *tap, enum stack stack, int64_t layer,
+                    const char *what)
+{
+    return kd_format(tap->name, sizeof tap->name, "%s.%d.%s", stack_names[stack],
+                     (int)layer, what);
+}
+
+/* Layer k's output is what layer k computes; the reference's lists began with the
+ * embedding, so its entry k is layer k's input. */
+static int relation_init(struct relation *r, enum stack stack,
+                         const struct kd_matches *matches, bool compat)
+{
+    const char *what = compat ? "in" : "out";
+
+    r->n = matches->n;
+    KD_TRY(kd_calloc(r->n, sizeof *r->student, &r->student));
+    KD_TRY(kd_calloc(r->n, sizeof *r->teacher, &r->teacher));
+    KD_TRY(kd_calloc(r->n, sizeof *r->kept, &r->kept));
+    KD_TRY(kd_calloc(r->n, sizeof *r->local, &r->local));
+    KD_TRY(kd_calloc(r->n, sizeof *r->all, &r->all));
+    for (int k = 0; k < r->n; k++) {
+        KD_TRY(name_tap(&r->student[k], stack, k, what));
+        KD_TRY(name_tap(&r->teacher[k], stack, matches->layers[k], what));
+    }
+    return KD_OK;
+}
+
+static int check_pair(const struct kd_objective *obj)
+{
+    const struct kd_arch *s = kd_model_arch(obj->student);
+    const struct kd_arch *t = kd_model_arch(obj->teacher);
+
+    if (s->vocab_size != t->vocab_size)
+        return KD_FAIL(KD_EINPUT,
+                       "the student has %lld vocabulary entries, the teacher %lld: "
+                       "logits can only be compared over one vocabulary",
+                       (long long)s->vocab_size, (long long)t->vocab_size);
+    if (obj->rel[ENC].n + obj->rel[DEC].n > 0 && s->d_model != t->d_model)
+        return KD_FAIL(
+            KD_EINPUT,
+            "hidden states differ in width (student %lld, teacher %lld): set "
+            "--alpha_hid 0",
+            (long long)s->d_model, (long long)t->d_model);
+    return KD_OK;
+}
+
+int kd_objective_new(const struct kd_objective_options *o, struct kd_model *student,
+                     struct kd_model *teacher, struct kd_objective **out)
+{
+    struct kd_objective *obj = NULL;
+    int rc = KD_OK;
+
+    KD_GO(kd_calloc(1, sizeof *obj, &obj));
+    obj->o = *o;
+    obj->o.enc.layers = obj->o.dec.layers = NULL; /* the taps hold what they said */
+    obj->student = student;
+    obj->teacher = teacher;
+    obj->encoder_frozen = kd_model_encoder_frozen(student);
+    if (teacher) {
+        KD_GO(relation_init(&obj->rel[ENC], ENC, &o->enc, o->compat));
+        KD_GO(relation_init(&obj->rel[DEC], DEC, &o->dec, o->compat));
+        KD_GO(check_pair(obj));
+    }
+    *out = obj;
+    return KD_OK;
+out:
+    kd_objective_free(obj);
+    return rc;
+}
+
+void kd_objective_free(struct kd_objective *obj)
+{
+    if (!obj)
+        return;
+    for (int s = 0; s < N_STACKS; s++) {
+        free(obj->rel[s].student);
+        free(obj->rel[s].teacher);
+        free(obj->rel[s].kept);
+        free(obj->rel[s].local);
+        free(obj->rel[s].all);
+    }
+    free(obj);
+}
+
+/* A constant [rows, d] in the arena, to be filled by keep. */
+static int reserve(struct kd_ctx *ctx, int64_t rows, int64_t d, struct kd_var *out)
+{
+    *out = (struct kd_var){0};
+    return kd_arena_tensor(ctx->arena, KD_F32, rows, d, &out->v);
+}
+
+static int keep(struct kd_ctx *ctx, const struct kd_var *from, struct kd_var *to)
+{
+    if (!from)
+        return KD_FAIL(KD_EINTERNAL,
+                       "a hidden state that was asked for was not published");
+    return ctx->be->ops->copy(ctx->be, to->v.data, from->v.data,
+                              kd_tensor_bytes(&from->v));
+}
+
+static int keep_relation(struct kd_ctx *ctx, struct relation *r)
+{
+    for (int k = 0; k < r->n; k++)
+        KD_TRY(keep(ctx, r->teacher[k].var, &r->kept[k]));
+    return KD_OK;
+}
+
+/* Run one stack of a model with TAPS listening. */
+static struct kd_ctx listening(const struct kd_ctx *ctx, struct kd_taps *taps)
+{
+    struct kd_ctx c = *ctx;
+
+    for (int i = 0; i < taps->n; i++)
+        taps->items[i].var = NULL;
+    c.taps = taps;
+    return c;
+}
+
+/* The teacher's last hidden state into H_T and its matched layers into the relations;
+ * ENC_IN: what its decoder attends to, or NULL to run its own encoder. */
+static int run_teacher(struct kd_objective *obj, const struct kd_ctx *ctx,
+                       const struct kd_batch *b, struct kd_var *enc_in,
+                       struct kd_var *h_t)
+{
+    struct relation *enc = &obj->rel[ENC], *dec = &obj->rel[DEC];
+    int64_t d = kd_model_arch(obj->teacher)->d_model;
+    struct kd_taps enc_taps = {enc->n, enc->teacher}, dec_taps = {dec->n, dec->teacher};
+    struct kd_ctx plain = *ctx, c;
+    struct kd_var *own = NULL, *h = NULL;
+    struct kd_arena_mark mark;
+
+    plain.tape = NULL;
+    plain.train = false;
+    KD_TRY(reserve(&plain, b->tgt.n_rows, d, h_t));
+    for (int k = 0; k < enc->n; k++)
+        KD_TRY(reserve(&plain, b->src.n_rows, d, &enc->kept[k]));
+    for (int k = 0; k < dec->n; k++)
+        KD_TRY(reserve(&plain, b->tgt.n_rows, d, &dec->kept[k]));
+    mark = kd_arena_mark(ctx->arena);
+    if (!enc_in || enc->n > 0) {
+        c = listening(&plain, &enc_taps);
+        KD_TRY(kd_model_encode(&c, obj->teacher, b, &own));
+        KD_TRY(keep_relation(&plain, enc));
+    }
+    c = listening(&plain, &dec_taps);
+    KD_TRY(kd_model_decode(&c, obj->teacher, b, enc_in ? enc_in : own, &h));
+    KD_TRY(keep_relation(&plain, dec));
+    KD_TRY(keep(&plain, h, h_t));
+    kd_arena_release(ctx->arena, mark);
+    return KD_OK;
+}
+
+/* The student's encoder: frozen parts run without dropout, and what they computed on
+ * the way is given back. */
+static int encode_student(struct kd_objective *obj, struct kd_ctx *ctx,
+                          const struct kd_batch *b, struct kd_taps *taps,
+                          struct kd_var *frozen_out, struct kd_var **out)
+{
+    struct kd_ctx c = listening(ctx, taps);
+    struct kd_arena_mark mark;
+
+    if (!obj->encoder_frozen || taps->n > 0) {
+        c.train = ctx->train && !obj->encoder_frozen;
+        return kd_model_encode(&c, obj->student, b, out);
+    }
+    c.train = false;
+    c.tape = NULL;
+    KD_TRY(
+        reserve(ctx, b->src.n_rows, kd_model_arch(obj->student)->d_model, frozen_out));
+    mark = kd_arena_mark(ctx->arena);
+    KD_TRY(kd_model_encode(&c, obj->student, b, out));
+    KD_TRY(keep(ctx, *out, frozen_out));
+    kd_arena_release(ctx->arena, mark);
+    *out = frozen_out;
+    return KD_OK;
+}
+
+/* Head terms: labels and the teacher's logits in one pass over the vocabulary. */
+static int head_terms(struct kd_objective *obj, struct kd_ctx *ctx,
+                      const struct kd_batch *b, const struct kd_counts *n,
+                      struct kd_var *h, struct kd_var *h_t, double *terms)
+{
+    const struct kd_objective_options *o = &obj->o;
+    struct kd_head head = kd_model_head(obj->student), teacher_head = {0};
+    double eps = o->label_smoothing, t2 = o->temperature * o->temperature;
+    double v = (double)kd_model_arch(obj->student)->vocab_size;
+    bool as_sum =
+        o->compat && eps > 0; /* the reference does not divide the smoothed loss */
+    double per_label = as_sum ? 1.0 : 1.0 / n->labels;
+    struct kd_head_loss_sums sums;
+    struct kd_head_loss_desc desc = {
+        .w_ce = (float)(o->weight[KD_TERM_MLM] * (1 - eps) * per_label),
+        .w_smooth = (float)(o->weight[KD_TERM_MLM] * eps / v * per_label),
+        .w_kl = (float)(o->weight[KD_TERM_CE] * t2 / n->kd_rows),
+        .temperature = (float)o->temperature,
+        .labels = b->labels,
+        .kl_mask = b->kd_mask};
+
+    if (h_t)
+        teacher_head = kd_model_head(obj->teacher);
+    KD_TRY(kd_op_head_loss(ctx, &head, h, h_t ? &teacher_head : NULL, h_t, &desc, &sums,
+                           NULL));
+    terms[KD_TERM_CE] += h_t ? t2 / n->kd_rows * sums.kl : 0;
+    terms[KD_TERM_MLM] += per_label * ((1 - eps) * sums.ce + eps / v * sums.smooth);
+    return KD_OK;
+}
+
+/* ---- hidden states ---- */
+
+static int check_published(const struct relation *r)
+{
+    for (int k = 0; k < r->n; k++)
+        if (!r->student[k].var)
+            return KD_FAIL(KD_EINTERNAL, "the student did not publish %s",
+                           r->student[k].name);
+    return KD_OK;
+}
+
+static int hidden_term(struct kd_objective *obj, struct kd_ctx *ctx, int row,
+                       const float *mask, double n_rows, double *terms)
+{
+    struct relation *r = &obj->rel[hidden_terms[row].stack];
+    enum kd_term term = hidden_terms[row].term;
+    double scale = 1.0 / (n_rows * (double)kd_model_arch(obj->student)->d_model);
+
+    KD_TRY(check_published(r));
+    for (int k = 0; k < r->n; k++) {
+        float w = (float)(obj->o.weight[term] * scale);
+        double sum = 0;
+
+        if (obj->o.compat && obj->o.normalize_hidden)
+            KD_TRY(kd_op_block_mse(ctx, r->student[k].var, &r->kept[k], &r->local[k],
+                                   &r->all[k], w, &sum));
+        else
+            KD_TRY(kd_op_hidden_mse(ctx, r->student[k].var, &r->kept[k], mask,
+                                    obj->o.normalize_hidden, w, &sum));
+        terms[term] += scale * sum;
+    }
+    return KD_OK;
+}
+
+static int local_sums(struct kd_ctx *ctx, struct relation *r)
+{
+    KD_TRY(check_published(r));
+    for (int k = 0; k < r->n; k++)
+        KD_TRY(kd_op_block_sums(ctx, r->student[k].var, &r->kept[k], &r->local[k]));
+    return KD_OK;
+}
+
+/* Block statistics over all ranks.  Every rank comes here once, with FORWARD as the
+ * status so far; a rank that failed, or has no part of the batch, adds nothing. */
+static int reduce_sums(struct kd_objective *obj, struct kd_ctx *ctx, bool empty,
+                       int forward)
+{
+    int rc = forward;
+
+    if (!obj->o.compat || !obj->o.normalize_hidden)
+        return rc;
+    for (int s = 0; s < N_STACKS; s++) {
+        struct relation *r = &obj->rel[s];
+
+        memset(r->local, 0, (size_t)r->n * sizeof *r->local);
+        if (!empty && !rc)
+            rc = local_sums(ctx, r);
+        memcpy(r->all, r->local, (size_t)r->n * sizeof *r->all);
+        if (obj->o.reduce)
+            KD_TRY(obj->o.reduce(obj->o.reduce_arg, (double *)r->all,
+                                 r->n * (int64_t)(sizeof *r->all / sizeof(double))));
+    }
+    return rc;
+}
+
+/* ---- the run ---- */
+
+/* What the forward passes leave for the terms. */
+struct forward {
+    struct kd_var frozen_out, h_t; /* constants in the arena */
+    struct kd_var *h;
+};
+
+static int run_forward(struct kd_objective *obj, struct kd_ctx *ctx,
+                       const struct kd_batch *b, struct forward *f)
+{
+    struct relation *enc = &obj->rel[ENC], *dec = &obj->rel[DEC];
+    struct kd_taps enc_taps = {enc->n, enc->student}, dec_taps = {dec->n, dec->student};
+    bool teacher_over_student = obj->o.share_encoder || obj->o.compat;
+    struct kd_var *enc_out = NULL;
+    struct kd_ctx c;
+
+    KD_TRY(encode_student(obj, ctx, b, &enc_taps, &f->frozen_out, &enc_out));
+    if (obj->teacher)
+        KD_TRY(
+            run_teacher(obj, ctx, b, teacher_over_student ? enc_out : NULL, &f->h_t));
+    c = listening(ctx, &dec_taps);
+    return kd_model_decode(&c, obj->student, b, enc_out, &f->h);
+}
+
+int kd_objective_run(struct kd_objective *obj, struct kd_ctx *ctx,
+                     const struct kd_batch *b, const struct kd_counts *n,
+                     kd_param_ready_fn ready, void *ready_arg, double *terms)
+{
+    struct forward f;
+    int rc = b ? run_forward(obj, ctx, b, &f) : KD_OK;
+
+    KD_TRY(reduce_sums(obj, ctx, !b, rc));
+    if (!b)
+        return KD_OK;
+    KD_TRY(head_terms(obj, ctx, b, n, f.h, obj->teacher ? &f.h_t : NULL, terms));
+    KD_TRY(hidden_term(obj, ctx, 0, NULL, n->src_rows, terms));
+    KD_TRY(hidden_term(obj, ctx, 1, b->kd_mask, n->kd_rows, terms));
+    return ctx->tape ? kd_tape_backward(ctx->tape, ready, ready_arg) : KD_OK;
+}
+
+double kd_objective_loss(const struct kd_objective *obj, const double *terms)
+{
+    double loss = 0;
+
+    for (int i = 0; i < KD_N_TERMS; i++)
+        loss += obj->o.weight[i] * terms[i];
+    return loss;
+}

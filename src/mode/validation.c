@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Loss and ROUGE of a split.  Batches are formed globally and dealt whole, so the
+ * digits do not depend on the number of ranks. */
+#include "validation.h"
+
+#include "kdhpc/base/mem.h"
+#include "kdhpc/mode/generation_options.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+struct kd_validation {
+    const struct kd_training_options *o;
+    const char *model_dir;
+    struct kd_corpus *corpus;
+    struct kd_tokenizer *tokenizer;
+    int64_t n;
+};
+
+int kd_validation_open(struct kd_run *run, const struct kd_training_options *o,
+                       const struct kd_training_setup *setup, const char *split,
+                       int64_t n_max, struct kd_validation **out)
+{
+    struct kd_validation *v = NULL;
+    bool has;
+    int rc = KD_OK;
+
+    *out = NULL;
+    KD_GO(kd_corpus_has_split(run->comm, o->corpus.v, o->corpus.n, split, &has));
+    if (!has || n_max == 0)
+        return KD_OK;
+    KD_ALL_GO(run->comm, kd_calloc(1, sizeof *v, &v));
+    v->o = o;
+    v->model_dir = setup->model_dir;
+    KD_GO(kd_corpus_open(run->comm, o->corpus.v, o->corpus.n, split, &v->corpus));
+    KD_ALL_GO(run->comm,
+              kd_model_fits_corpus(setup->student, v->corpus, o->corpus.v[0]));
+    v->n = kd_corpus_size(v->corpus);
+    if (n_max > 0 && n_max < v->n)
+        v->n = n_max;
+    if (o->val_metric != KD_VAL_LOSS)
+        KD_ALL_GO(run->comm,
+                  kd_tokenizer_load(o->tokenizer ? o->tokenizer : setup->model_dir,
+                                    &v->tokenizer));
+    if (v->n > 0) {
+        *out = v;
+        return KD_OK;
+    }
+out:
+    kd_validation_close(v);
+    return rc;
+}
+
+void kd_validation_close(struct kd_validation *v)
+{
+    if (!v)
+        return;
+    kd_corpus_close(v->corpus);
+    kd_tokenizer_free(v->tokenizer);
+    free(v);
+}
+
+static const int32_t *source_of(const void *arg, int64_t i, int64_t *n)
+{
+    return kd_corpus_source(arg, i, n);
+}
+
+/* Outputs of the model for every example, decoded, on every rank. */
+static int generate(struct kd_validation *v, struct kd_run *run, struct kd_model *m,
+                    struct kd_generated *all, char ***lines)
+{
+    struct kd_generation_options go;
+    struct kd_generation g = {0};
+    struct kd_generated_set set = {0};
+    int64_t *ids = NULL;
+    int rc = KD_OK;
+
+    kd_generation_options_unset(&go);
+    go.num_beams = v->o->eval_beams;
+    go.max_length = v->o->eval_max_gen_length;
+    KD_ALL_GO(run->comm, kd_generation_resolve(&go, v->model_dir, m,
+                                               (uint64_t)run->common->seed, &g));
+    KD_ALL_GO(run->comm, kd_calloc(v->n, sizeof *ids, &ids));
+    for (int64_t i = 0; i < v->n; i++)
+        ids[i] = kd_corpus_id(v->corpus, i);
+    KD_GO(kd_generate_dealt(run, m, &g, source_of, v->corpus, ids, v->n,
+                            v->o->eval_batch_size, NULL, &set));
+    KD_GO(kd_generated_gather(run, &set, v->n, 1, all));
+    KD_ALL_GO(run->comm, kd_decode_lines(v->tokenizer, all, lines));
+out:
+    free(ids);
+    kd_generated_set_free(&set);
+    kd_generation_free(&g);
+    return rc;
+}
+
+static int add_rouge(struct kd_validation *v, struct kd_run *run, struct kd_model *m,
+                     const char *prefix, struct kd_json *line, double *rouge2)
+{
+    struct kd_generated all = {0};
+    struct kd_rouge_summary sum;
+    char **lines = NULL;
+    double *rows = NULL;
+    int rc = KD_OK;
+
+    KD_GO(generate(v, run, m, &all, &lines));
+    KD_ALL_GO(run->comm, kd_calloc(v->n * 4, sizeof *rows, &rows));
+    KD_GO(kd_rouge_rows(run, lines, v->corpus, v->n, rows));
+    KD_ALL_GO(run->comm, kd_rouge_summarise(rows, v->n, 0, 0, &sum));
+    *rouge2 = sum.r2;
+    const struct {
+        const char *name;
+        double value;
+    } out_rows[] = {{"rouge1", sum.r1},
+                    {"rouge2", sum.r2},
+                    {"rougeL", sum.rl},
+                    {"rougeLsum", sum.rlsum},
+                    {"gen_len", (double)all.offsets[all.n] / (double)v->n}};
+
+    for (size_t i = 0; i < sizeof out_rows / sizeof *out_rows; i++) {
+        char key[32];
+
+        KD_GO(kd_format(key, sizeof key, "%s_%s", prefix, out_rows[i].name));
+        KD_GO(kd_json_set_num(line, key, out_rows[i].value));
+    }
+    kd_info("%s: rouge1 %.2f  rouge2 %.2f  rougeL %.2f", prefix, sum.r1, sum.r2,
+            sum.rl);
+out:
+    for (int64_t i = 0; lines && i < v->n; i++)
+        free(lines[i]);
+    free(lines);
+    free(rows);
+    kd_generated_free(&all);
+    return rc;
+}
+
+/* Mean unsmoothed cross-entropy over all labels, in example order. */
+static int mean_loss(struct kd_validation *v, struct kd_run *run, struct kd_model *m,
+                     double *loss)
+{
+    struct kd_scores scores = {0};
+    double nll = 0;
+    int64_t labels = 0;
+
+    KD_TRY(kd_score_corpus(run, m, v->corpus, v->n, v->o->eval_batch_size, NULL,
+                           &scores));
+    for (int64_t i = 0; i < v->n; i++) {
+        nll += scores.nll[i];
+        labels += scores.n_labels[i];
+    }
+    kd_scores_free(&scores);
+    *loss = labels ? nll / (double)labels : 0;
+    return KD_OK;
+}
+
+int kd_validation_run(struct kd_validation *v, struct kd_run *run, struct kd_model *m,
+                      const char *prefix, int64_t step, struct kd_json **line,
+                      double *metric)
+{
+    struct kd_json *j = NULL;
+    double loss, start = kd_now_s();
+    char key[32];
+    int rc = KD_OK;
+
+    KD_GO(mean_loss(v, run, m, &loss));
+    j = kd_json_object();
+    KD_GO(kd_json_set_int(j, "step", step));
+    KD_GO(kd_format(key, sizeof key, "%s_loss", prefix));
+    KD_GO(kd_json_set_num(j, key, loss));
+    kd_info("%s: step %lld  loss %.4f", prefix, (long long)step, loss);
+    *metric = loss;
+    if (v->o->val_metric != KD_VAL_LOSS)
+        KD_GO(add_rouge(v, run, m, prefix, j, metric));
+    KD_GO(kd_format(key, sizeof key, "%s_seconds", prefix));
+    KD_GO(kd_json_set_num(j, key, kd_now_s() - start));
+    *line = j;
+    return KD_OK;
+out:
+    kd_json_free(j);
+    return rc;
+}

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One block, one loop over blocks: for training (tape), the teacher (no tape) and
+ * decoding (cache).
+ *
+ * x is the residual stream.  Post-norm: x = norm(x + D(sub(x))).  Pre-norm:
+ * x = x + D(sub(norm(x))); there the sum is left to the next norm, which adds and
+ * normalises in one pass, so `sub` holds what is still to be added.  Either way x is
+ * settled after the first norm of the following sublayer, where the taps look:
+ * "K.out" is what layer K outputs before any final norm, "K.in" its input.
+ *
+ * Attention is the only place that knows whether rows are whole sequences or one new
+ * row per hypothesis. */
+#include "model_impl.h"
+
+#include <math.h>
+
+static struct kd_norm_desc norm_desc(const struct kd_block *b)
+{
+    return (struct kd_norm_desc){b->m->arch.norm, b->m->arch.norm_eps};
+}
+
+/* LAYER -1: the stack's own sites. */
+static uint32_t site_of(const struct kd_block *b, int layer, enum kd_site site)
+{
+    return (uint32_t)((b->stack->which * 1024 + layer + 1) * KD_SITE_COUNT) + site;
+}
+
+static struct kd_var *bias_of(struct kd_linear_vars *l)
+{
+    return l->b.v.data ? &l->b : NULL;
+}
+
+static int linear(struct kd_block *b, struct kd_var *x, struct kd_linear_vars *l,
+                  enum kd_act act, struct kd_var **out)
+{
+    return kd_op_linear(b->ctx, x, &l->w, bias_of(l), act, out);
+}
+
+/* The input of a sublayer.  Pre-norm: settles x, then its norm. */
+static int sublayer_begin(struct kd_block *b, struct kd_norm_vars *norm,
+                          struct kd_var **y)
+{
+    struct kd_norm_desc desc = norm_desc(b);
+    struct kd_var *sub = b->sub;
+
+    if (!b->m->arch.prenorm) {
+        *y = b->x;
+        return KD_OK;
+    }
+    if (!sub)
+        return kd_op_norm(b->ctx, &desc, b->x, &norm->gamma, &norm->beta, y);
+    b->sub = NULL;
+    return kd_op_residual_norm(b->ctx, &desc, b->x, sub, b->m->arch.p_resid,
+                               b->sub_site, b->row_keys, &norm->gamma, &norm->beta,
+                               &b->x, y);
+}
+
+/* SUB is the output of a sublayer whose norm is NORM. */
+static int sublayer_end(struct kd_block *b, struct kd_norm_vars *norm,
+                        struct kd_var *sub, uint32_t site)
+{
+    struct kd_norm_desc desc = norm_desc(b);
+
+    if (!b->m->arch.prenorm)
+        return kd_op_residual_norm(b->ctx, &desc, b->x, sub, b->m->arch.p_resid, site,
+                                   b->row_keys, &norm->gamma, &norm->beta, NULL, &b->x);
+    b->sub = sub;
+    b->sub_site = site;
+    return KD_OK;
+}
+
+static struct kd_attention_desc attention_desc(const struct kd_block *b, uint32_t site)
+{
+    int64_t head_dim = b->m->arch.d_model / b->stack->n_heads;
+
+    return (struct kd_attention_desc){.n_heads = b->stack->n_heads,
+                                      .n_kv_heads = b->stack->n_heads,
+                                      .head_dim = head_dim,
+                                      .scale = 1.0f / sqrtf((float)head_dim),
+                                      .p_drop = b->m->arch.p_attn,
+                                      .site = site,
+                                      .row_keys = b->row_keys,
+                                      .q_seqs = b->q_seqs,
+                                      .kv_seqs = b->q_seqs};
+}
+
+static int self_attention(struct kd_block *b, int l, struct kd_var *x,
+                          struct kd_var **out)
+{
+    struct kd_layer *y = &b->stack->layers[l];
+    struct kd_attention_desc desc;
+    struct kd_var *qkv, *mixed;
+
+    if (b->cache) {
+        KD_TRY(kd_cache_self(b->cache, b->ctx, l, x, &mixed));
+    } else {
+        desc = attention_desc(b, site_of(b, l, KD_SITE_SELF_PROBS));
+        desc.causal = b->stack->which == KD_DEC;
+        KD_TRY(linear(b, x, &y->qkv, KD_ACT_NONE, &qkv));
+        KD_TRY(kd_op_self_attention(b->ctx, &desc, qkv, &mixed));
+    }
+    return linear(b, mixed, &y->self_o, KD_ACT_NONE, out);
+}
+
+static int cross_attention(struct kd_block *b, int l, struct kd_var *x,
+                           struct kd_var **out)
+{
+    struct kd_layer *y = &b->stack->layers[l];
+    struct kd_attention_desc desc =
+        attention_desc(b, site_of(b, l, KD_SITE_CROSS_PROBS));
+    struct kd_var *q, *kv, *mixed, cached = {0};
+
+    desc.kv_seqs = b->src_seqs;
+    KD_TRY(linear(b, x, &y->cross_q, KD_ACT_NONE, &q));
+    if (b->cache) {
+        KD_TRY(kd_cache_cross_kv(b->cache, l, &cached));
+        kv = &cached;
+    } else {
+        KD_TRY(linear(b, b->enc, &y->cross_kv, KD_ACT_NONE, &kv));
+    }
+    KD_TRY(kd_op_cross_attention(b->ctx, &desc, q, kv, &mixed));
+    return linear(b, mixed, &y->cross_o, KD_ACT_NONE, out);
+}
+
+static int feed_forward(struct kd_block *b, int l, struct kd_var *x,
+                        struct kd_var **out)
+{
+    struct kd_layer *y = &b->stack->layers[l];
+    struct kd_var *h;
+
+    KD_TRY(linear(b, x, &y->fc1, b->m->arch.act, &h));
+    KD_TRY(kd_op_dropout(b->ctx, h, b->m->arch.p_act, site_of(b, l, KD_SITE_ACT),
+                         b->row_keys, &h));
+    return linear(b, h, &y->fc2, KD_ACT_NONE, out);
+}
+
+/* x is the settled input of layer L, which layer L - 1 output. */
+static void tap_between(struct kd_block *b, int l)
+{
+    const char *stack = b->stack->which == KD_ENC ? "enc" : "dec";
+
+    if (l > 0)
+        kd_tap(b->ctx, stack, l - 1, "out", b->x);
+    if (l < b->stack->n)
+        kd_tap(b->ctx, stack, l, "in", b->x);
+}
+
+static int layer_forward(struct kd_block *b, int l)
+{
+    struct kd_layer *y = &b->stack->layers[l];
+    struct kd_var *in, *sub;
+
+    KD_TRY(sublayer_begin(b, &y->self_norm, &in));
+    tap_between(b, l);
+    KD_TRY(self_attention(b, l, in, &sub));
+    KD_TRY(sublayer_end(b, &y->self_norm, sub, site_of(b, l, KD_SITE_SELF)));
+    if (b->stack->which == KD_DEC) {
+        KD_TRY(sublayer_begin(b, &y->cross_norm, &in));
+        KD_TRY(cross_attention(b, l, in, &sub));
+        KD_TRY(sublayer_end(b, &y->cross_norm, sub, site_of(b, l, KD_SITE_CROSS)));
+    }
+    KD_TRY(sublayer_begin(b, &y->ffn_norm, &in));
+    KD_TRY(feed_forward(b, l, in, &sub));
+    return sublayer_end(b, &y->ffn_norm, sub, site_of(b, l, KD_SITE_FFN));
+}
+
+int kd_block_stack(struct kd_block *b, struct kd_var **out)
+{
+    struct kd_norm_vars *norm = &b->stack->final_norm;
+    struct kd_norm_desc desc = norm_desc(b);
+
+    for (int l = 0; l < b->stack->n; l++)
+        KD_TRY(layer_forward(b, l));
+    if (!b->m->arch.final_norm) {
+        if (b->sub)
+            KD_TRY(kd_op_residual(b->ctx, b->x, b->sub, b->m->arch.p_resid, b->sub_site,
+                                  b->row_keys, &b->x));
+        *out = b->x;
+    } else if (b->sub) {
+        KD_TRY(sublayer_begin(b, norm, out));
+    } else {
+        KD_TRY(kd_op_norm(b->ctx, &desc, b->x, &norm->gamma, &norm->beta, out));
+    }
+    tap_between(b, b->stack->n);
+    return KD_OK;
+}
+
+int kd_block_embed(struct kd_block *b, const int32_t *ids, const int32_t *pos,
+                   int64_t n)
+{
+    const struct kd_arch *a = &b->m->arch;
+    struct kd_norm_desc desc = norm_desc(b);
+    struct kd_norm_vars *norm = &b->stack->emb_norm;
+
+    KD_TRY(kd_op_embed(b->ctx, &b->m->embed, ids, n, a->emb_scale, &b->stack->pos, pos,
+                       a->pad_id, &b->x));
+    if (a->emb_norm)
+        KD_TRY(kd_op_norm(b->ctx, &desc, b->x, &norm->gamma, &norm->beta, &b->x));
+    return kd_op_dropout(b->ctx, b->x, a->p_emb, site_of(b, -1, KD_SITE_EMB),
+                         b->row_keys, &b->x);
+}

@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Checkpoints: DIR/checkpoint-%08d.h5 with one dataset per flat array and the state.
+ *
+ * Every rank holds the whole arrays and writes an equal share, so saving takes the
+ * bandwidth of all and the file does not depend on their number.  A checkpoint appears
+ * under its name when it is whole; which one to resume from is rank 0's choice, and it
+ * believes a file only after recomputing every digest.  A file that was passed over is
+ * named with the reason: nothing is skipped in silence. */
+#include "kdhpc/store/checkpoint.h"
+#include "kdhpc/base/json.h"
+#include "kdhpc/base/log.h"
+#include "kdhpc/base/mem.h"
+#include "kdhpc/base/str.h"
+#include "kdhpc/store/listing.h"
+
+#include "h5_impl.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <xxhash.h>
+
+#define SCHEMA "kdhpc.checkpoint"
+
+enum { VERSION = 1 };
+
+/* ---- writing ---- */
+
+static int path_of(const char *dir, int64_t step, char **out)
+{
+    char name[64];
+
+    KD_TRY(kd_format(name, sizeof name, "checkpoint-%08lld.h5", (long long)step));
+    return kd_path_join(dir, name, out);
+}
+
+static int write_array(struct kd_comm *comm, struct kd_h5 *f,
+                       const struct kd_checkpoint_array *a)
+{
+    int64_t rank = kd_comm_rank(comm), size = kd_comm_size(comm);
+    int64_t chunk = a->n / size, rest = a->n % size;
+    int64_t begin = rank * chunk + (rank < rest ? rank : rest);
+    int64_t n = chunk + (rank < rest ? 1 : 0);
+    char name[KD_H5_NAME_MAX];
+
+    KD_ALL(comm, kd_format(name, sizeof name, "arrays/%s", a->name));
+    return kd_h5_write(f, name, KD_F32, n ? a->values + begin : NULL, n, 1);
+}
+
+static int write_content(struct kd_comm *comm, struct kd_h5 *f, int64_t step,
+                         const char *state, const struct kd_checkpoint_array *arrays,
+                         int n_arrays)
+{
+    KD_TRY(kd_h5_set_attr(f, "schema", SCHEMA));
+    KD_TRY(kd_h5_set_attr_i64(f, "schema_version", VERSION));
+    KD_TRY(kd_h5_set_attr_i64(f, "step", step));
+    KD_TRY(kd_h5_write_text(f, "state", state));
+    for (int i = 0; i < n_arrays; i++)
+        KD_TRY(write_array(comm, f, &arrays[i]));
+    return KD_OK;
+}
+
+int kd_checkpoint_write(struct kd_comm *comm, const char *dir, int64_t step,
+                        const char *state, const struct kd_checkpoint_array *arrays,
+                        int n_arrays)
+{
+    struct kd_h5 *f = NULL;
+    char *path = NULL;
+    int rc = KD_OK;
+
+    KD_ALL_GO(comm, path_of(dir, step, &path));
+    KD_GO(kd_h5_create(comm, path, &f));
+    rc = write_content(comm, f, step, state, arrays, n_arrays);
+    if (rc)
+        kd_h5_abandon(f);
+    else
+        rc = kd_h5_commit(f);
+out:
+    free(path);
+    return rc;
+}
+
+/* ---- the checkpoints of a directory ---- */
+
+struct steps {
+    int64_t n, cap;
+    int64_t *v; /* newest first */
+};
+
+static int newest_first(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+
+    return x < y ? 1 : x > y ? -1 : 0;
+}
+
+/* The step in a checkpoint's name, or -1. */
+static int64_t step_of(const char *name)
+{
+    static const char head[] = "checkpoint-";
+    char *end = NULL;
+    long long step;
+
+    if (strncmp(name, head, sizeof head - 1) != 0 ||
+        !strchr("0123456789", name[sizeof head - 1]))
+        return -1;
+    errno = 0;
+    step = strtoll(name + sizeof head - 1, &end, 10);
+    return errno || step < 0 || strcmp(end, ".h5") != 0 ? -1 : (int64_t)step;
+}
+
+static int list_steps(const char *dir, struct steps *out)
+{
+    DIR *d = opendir(dir);
+    int rc = KD_OK;
+
+    if (!d)
+        return errno == ENOENT ? KD_OK
+                               : KD_FAIL(KD_EINPUT, "cannot read directory %s: %s", dir,
+                                         strerror(errno));
+    for (const struct dirent *e = readdir(d); e && !rc; e = readdir(d)) {
+        int64_t step = step_of(e->d_name);
+
+        if (step < 0)
+            continue;
+        rc = kd_grow(&out->v, &out->cap, out->n + 1, sizeof *out->v);
+        if (!rc)
+            out->v[out->n++] = step;
+    }
+    closedir(d);
+    if (!rc && out->n > 1)
+        qsort(out->v, (size_t)out->n, sizeof *out->v, newest_first);
+    return rc;
+}
+
+/* ---- reading ---- */
+
+static int check_schema(struct kd_h5 *f)
+{
+    char *schema = NULL;
+    int64_t version = 0;
+    int rc = kd_h5_attr_local(f, "schema", &schema);
+
+    if (!rc && strcmp(schema, SCHEMA) != 0)
+        rc = KD_FAIL(KD_EINPUT, "%s is a %s, not a checkpoint", f->path, schema);
+    if (!rc)
+        rc = kd_h5_attr_i64_local(f, "schema_version", &version);
+    if (!rc && version != VERSION)
+        rc = KD_FAIL(KD_EINPUT,
+                     "%s has version %lld of its schema; this program reads "
+                     "version %d",
+                     f->path, (long long)version, VERSION);
+    free(schema);
+    return rc;
+}
+
+static int check_fingerprint(struct kd_h5 *f, const char *fingerprint)
+{
+    struct kd_json *j = NULL;
+    char *state = NULL;
+    int rc = KD_OK;
+
+    KD_GO(kd_h5_read_text_local(f, "state", &state));
+    KD_GO(kd_json_parse(state, (int64_t)strlen(state), f->path, &j));
+    if (fingerprint && strcmp(kd_json_str(j, "fingerprint", ""), fingerprint) != 0)
+        rc = KD_FAIL(KD_EINPUT, "%s belongs to a run with other options or inputs",
+                     f->path);
+out:
+    kd_json_free(j);
+    free(state);
+    return rc;
+}
+
+static int validate(const char *path, const char *fingerprint)
+{
+    struct kd_store_listing listing;
+    struct kd_h5 *f = NULL;
+    int rc = KD_OK;
+
+    KD_TRY(kd_h5_open_local(path, &f));
+    KD_GO(check_schema(f));
+    KD_GO(check_fingerprint(f, fingerprint));
+    KD_GO(kd_store_list(path, true, &listing));
+    kd_store_listing_free(&listing);
+out:
+    kd_h5_close_local(f);
+    return rc;
+}
+
+struct search {
+    const char *dir, *fingerprint;
+    char *found; /* NULL: none */
+};
+
+static int root_search(void *arg)
+{
+    struct search *s = arg;
+    struct steps steps = {0};
+    int rc = list_steps(s->dir, &steps);
+
+    if (!rc)
+        rc = KD_FAULT("checkpoint.search");
+    for (int64_t i = 0; i < steps.n && !rc && !s->found; i++) {
+        char *path = NULL;
+
+        rc = path_of(s->dir, steps.v[i], &path);
+        if (!rc && validate(path, s->fingerprint) == KD_OK) {
+            s->found = path;
+            continue;
+        }
+        if (!rc) {
+            kd_warn("passing over a checkpoint: %s", kd_error_get()->text);
+            kd_error_clear();
+        }
+        free(path);
+    }
+    free(steps.v);
+    return rc;
+}
+
+int kd_checkpoint_newest(struct kd_comm *comm, const char *dir, const char *fingerprint,
+                         char **path)
+{
+    struct search s = {.dir = dir, .fingerprint = fingerprint};
+    int64_t bytes;
+    int rc = KD_OK;
+
+    *path = NULL;
+    KD_GO(kd_root_do(comm, root_search, &s));
+    bytes = s.found ? (int64_t)strlen(s.found) + 1 : 0;
+    KD_GO(kd_bcast(comm, &bytes, sizeof bytes, 0));
+    if (bytes) {
+        KD_ALL_GO(comm, s.found ? KD_OK : kd_calloc(bytes, 1, &s.found));
+        KD_GO(kd_bcast(comm, s.found, bytes, 0));
+    }
+    *path = s.found;
+    return KD_OK;
+out:
+    free(s.found);
+    return rc;
+}
+
+static int read_array(struct kd_h5 *f, const struct kd_checkpoint_array *a)
+{
+    char name[KD_H5_NAME_MAX];
+
+    KD_TRY(KD_FAULT("checkpoint.read"));
+    KD_TRY(kd_format(name, sizeof name, "arrays/%s", a->name));
+    KD_TRY(kd_h5_read_into(f, name, KD_F32, a->values, a->n));
+    return kd_h5_check_digest(f, name,
+                              XXH64(a->values, (size_t)a->n * sizeof *a->values, 0));
+}
+
+static int read_local(const char *path, const struct kd_checkpoint_array *arrays,
+                      int n_arrays, char **state)
+{
+    struct kd_h5 *f = NULL;
+    int rc = KD_OK;
+
+    KD_TRY(kd_h5_open_local(path, &f));
+    KD_GO(check_schema(f));
+    for (int i = 0; i < n_arrays; i++)
+        KD_GO(read_array(f, &arrays[i]));
+    KD_GO(kd_h5_read_text_local(f, "state", state));
+    KD_GO(kd_h5_check_digest(f, "state", XXH64(*state, strlen(*state), 0)));
+out:
+    kd_h5_close_local(f);
+    return rc;
+}
+
+int kd_checkpoint_read(struct kd_comm *comm, const char *path,
+                       const struct kd_checkpoint_array *arrays, int n_arrays,
+                       char **state)
+{
+    int rc;
+
+    *state = NULL;
+    rc = kd_agree(comm, read_local(path, arrays, n_arrays, state));
+    if (rc) {
+        free(*state);
+        *state = NULL;
+    }
+    return rc;
+}
+
+/* ---- pruning ---- */
+
+struct pruning {
+    const char *dir;
+    int64_t keep;
+};
+
+static int root_prune(void *arg)
+{
+    const struct pruning *p = arg;
+    struct steps steps = {0};
+    int rc = list_steps(p->dir, &steps);
+
+    if (!rc)
+        rc = KD_FAULT("checkpoint.prune");
+    for (int64_t i = p->keep; i < steps.n && !rc; i++) {
+        char *path = NULL;
+
+        rc = path_of(p->dir, steps.v[i], &path);
+        if (!rc && unlink(path) && errno != ENOENT)
+            rc = KD_FAIL(KD_EOUTPUT, "cannot remove %s: %s", path, strerror(errno));
+        free(path);
+    }
+    free(steps.v);
+    return rc;
+}
+
+int kd_checkpoint_prune(struct kd_comm *comm, const char *dir, int64_t keep)
+{
+    struct pruning p = {.dir = dir, .keep = keep < 0 ? 0 : keep};
+
+    return kd_root_do(comm, root_prune, &p);
+}

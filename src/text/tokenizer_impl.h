@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of the text layer share: the pipeline that a tokenizer is made of.
+ *
+ * Every tokenizer, whatever its files, becomes the same chain, in the order in which
+ * the fast tokenizers of the field apply it: split the raw text at added tokens,
+ * normalise what lies between, split again at added tokens that are matched in
+ * normalised text, cut into words, segment each word by the model, add the special
+ * tokens.  Readers (layout.c, tokenizer_json.c) fill the chain; tokenizer.c runs it. */
+#ifndef KDHPC_SRC_TEXT_TOKENIZER_IMPL_H
+#define KDHPC_SRC_TEXT_TOKENIZER_IMPL_H
+
+#include "kdhpc/text/tokenizer.h"
+
+#include <pthread.h>
+
+/* ---- strtab.c: strings and their ids ---- */
+
+/** Strings by id, and ids by string once indexed.  Holes are allowed. */
+struct kd_strtab {
+    struct kd_str bytes;
+    int64_t *at;  /* [n] place of the string of id i in BYTES, -1: hole */
+    int32_t *len; /* [n] */
+    int64_t n, cap_at, cap_len;
+    int64_t n_strings; /* without holes */
+    int32_t *slots;    /* open addressing, -1: free */
+    int64_t n_slots;   /* a power of two */
+};
+
+int kd_strtab_put(struct kd_strtab *t, int64_t id, const char *s,
+                  int64_t len) KD_MUST_CHECK;
+int kd_strtab_index(struct kd_strtab *t) KD_MUST_CHECK; /* a later equal string wins */
+int32_t kd_strtab_find(const struct kd_strtab *t, const char *s, int64_t len);
+const char *kd_strtab_get(const struct kd_strtab *t, int64_t id, int64_t *len);
+void kd_strtab_free(struct kd_strtab *t);
+uint64_t kd_text_hash(const char *s, int64_t len);
+
+/* ---- unicode.c ---- */
+
+bool kd_is_white_space(uint32_t cp); /* property White_Space */
+bool kd_is_word_char(uint32_t cp);   /* \w of UTS 18, without the So letters */
+
+/** Finds extended grapheme clusters; read-only once made, shared by threads. */
+struct kd_graphemes;
+int kd_graphemes_new(struct kd_graphemes **out) KD_MUST_CHECK;
+void kd_graphemes_free(struct kd_graphemes *g);
+
+/** Bytes of the first cluster of S[len], valid UTF-8, LEN > 0.  MATCH is a
+ * pcre2_match_data. */
+int64_t kd_grapheme_len(const struct kd_graphemes *g, void *match, const char *s,
+                        int64_t len);
+
+/** Append S[len] with every maximal invalid part replaced by U+FFFD. */
+int kd_str_append_lossy(struct kd_str *out, const char *s, int64_t len) KD_MUST_CHECK;
+
+/* ---- normalise.c ---- */
+
+/** The double array and replacement strings of a SentencePiece model. */
+struct kd_charsmap {
+    uint32_t *units; /* [n_units] */
+    int64_t n_units;
+    char *replacements; /* NUL-terminated strings, one more NUL at the end */
+    int64_t replacements_len;
+    bool ascii_is_plain; /* no printable ASCII character has an entry */
+};
+
+int kd_charsmap_read(const char *blob, int64_t len,
+                     struct kd_charsmap *out) KD_MUST_CHECK;
+void kd_charsmap_free(struct kd_charsmap *m);
+
+enum kd_norm_kind {
+    KD_NORM_CHARSMAP,   /* replace by the model's character map, cluster by cluster */
+    KD_NORM_STRIP,      /* white space off the ends */
+    KD_NORM_SPACE_RUNS, /* two or more spaces become CONTENT */
+    KD_NORM_REPLACE,    /* every PATTERN becomes CONTENT */
+    KD_NORM_PREPEND,    /* CONTENT before text that is not empty */
+};
+
+struct kd_norm_step {
+    enum kd_norm_kind kind;
+    bool strip_left, strip_right;
+    char *pattern, *content;
+};
+
+enum { KD_MAX_NORM_STEPS = 8, KD_MAX_AFFIX = 8 };
+
+/* ---- the chain ---- */
+
+struct kd_added_token {
+    char *content;
+    int64_t content_len;
+    char *pattern; /* what is looked for: CONTENT, or its normalised form */
+    int64_t pattern_len;
+    int32_t id;
+    bool lstrip, rstrip, single_word, normalized, special;
+};
+
+/** Tokens to be found in raw (or normalised) text, longest first per first byte. */
+struct kd_added_index {
+    int32_t *order; /* [n] places in the list of added tokens */
+    int64_t n;
+    int32_t
+        first[257]; /* those that begin with byte b: order[first[b]..first[b + 1]) */
+};
+
+enum kd_prepend { KD_PREPEND_NEVER, KD_PREPEND_FIRST, KD_PREPEND_ALWAYS };
+enum kd_cutter { KD_CUT_METASPACE, KD_CUT_BYTE_LEVEL };
+enum kd_segmenter { KD_UNIGRAM, KD_BPE };
+
+/** Unigram: pieces in byte order, and where each pair of first bytes begins. */
+struct kd_unigram {
+    double *score;   /* [n_pieces] by id */
+    int32_t *sorted; /* ids in byte order of their pieces */
+    int64_t n_sorted;
+    int32_t *first; /* [65537] pieces whose first two bytes are below the index */
+    double unk_score;
+};
+
+/** BPE: rank and result of each pair that merges. */
+struct kd_merges {
+    uint64_t *pair; /* left << 32 | right, UINT64_MAX: free slot */
+    int32_t *rank, *result;
+    int64_t n_slots; /* a power of two */
+    int64_t n;
+    int32_t byte_id[256]; /* byte level: id of the symbol of each byte, -1: none */
+    bool byte_level;
+};
+
+struct kd_affix {
+    int32_t before[KD_MAX_AFFIX], after[KD_MAX_AFFIX];
+    int n_before, n_after;
+};
+
+struct kd_scratch;
+
+struct kd_tokenizer {
+    char digest[17];
+    struct kd_strtab pieces; /* of the model */
+    enum kd_segmenter segmenter;
+    struct kd_unigram unigram;
+    struct kd_merges merges;
+    int32_t unk_piece; /* what the model emits for the unknown, -1: nothing */
+    bool fuse_unk, byte_fallback;
+
+    struct kd_norm_step norm[KD_MAX_NORM_STEPS];
+    int n_norm;
+    struct kd_charsmap charsmap;
+    struct kd_graphemes *graphemes;
+
+    enum kd_cutter cutter;
+    bool white_space_first; /* cut at white space before the metaspace */
+    enum kd_prepend prepend;
+    bool metaspace_split, add_prefix_space, use_regex;
+    void *cut_pattern; /* pcre2_code of the byte-level pattern */
+
+    struct kd_added_token *added;
+    int64_t n_added, cap_added;
+    struct kd_added_index raw_index, normalized_index;
+    int32_t *added_by_id; /* [size] place in ADDED, -1 */
+
+    struct kd_affix affix[2]; /* by enum kd_text_side */
+    bool has_langs, lang_before;
+    int32_t bos, eos, pad, unk;
+    int64_t size; /* ids are below it */
+
+    bool decode_byte_level, decode_drop_first_mark, cleanup;
+
+    struct kd_scratch_pool *pool; /* scratch memory that threads borrow */
+};
+
+/** One encode's memory: kept between calls, so that steady state allocates nothing. */
+struct kd_scratch {
+    struct kd_scratch *next;
+    struct kd_str norm[2]; /* the two sides of a normalisation step */
+    struct kd_str cut;     /* text as the cutter rewrites it */
+    void *match;           /* pcre2_match_data */
+    struct kd_viterbi_node *nodes;
+    struct kd_symbol *symbols;
+    struct kd_heap_entry *heap;
+    int64_t cap_nodes, cap_symbols, cap_heap, n_heap;
+    struct kd_word *words; /* direct-mapped cache of words and their ids */
+};
+
+struct kd_scratch_pool {
+    pthread_mutex_t lock;
+    struct kd_scratch *free;
+};
+
+int kd_scratch_take(const struct kd_tokenizer *t,
+                    struct kd_scratch **out) KD_MUST_CHECK;
+void kd_scratch_give(const struct kd_tokenizer *t, struct kd_scratch *s);
+void kd_scratch_free_all(struct kd_scratch_pool *pool);
+
+int kd_token_ids_push(struct kd_token_ids *ids, int32_t id) KD_MUST_CHECK;
+
+/** Normalise TEXT[len] by all steps; *OUT and *OUT_LEN borrow from S or TEXT. */
+int kd_normalise(const struct kd_tokenizer *t, struct kd_scratch *s, const char *text,
+                 int64_t len, const char **out, int64_t *out_len) KD_MUST_CHECK;
+
+/** Cut TEXT[len] into words and append the ids of each; AT_START: it begins where the
+ * raw text begins. */
+int kd_cut_and_segment(const struct kd_tokenizer *t, struct kd_scratch *s,
+                       const char *text, int64_t len, bool at_start,
+                       struct kd_token_ids *ids) KD_MUST_CHECK;
+
+/** Prepare the cutter: the byte-level pattern. */
+int kd_cutter_prepare(struct kd_tokenizer *t) KD_MUST_CHECK;
+void kd_cutter_free(struct kd_tokenizer *t);
+
+int kd_unigram_prepare(struct kd_tokenizer *t) KD_MUST_CHECK;
+int kd_unigram_segment(const struct kd_tokenizer *t, struct kd_scratch *s,
+                       const char *word, int64_t len,
+                       struct kd_token_ids *ids) KD_MUST_CHECK;
+
+/** Append the byte pieces <0x..> of TEXT[len] if all exist; *DONE says so. */
+int kd_byte_pieces(const struct kd_tokenizer *t, const char *text, int64_t len,
+                   struct kd_token_ids *ids, bool *done) KD_MUST_CHECK;
+
+/** Declare that LEFT and RIGHT merge with RANK; their join must be a piece. */
+int kd_merges_reserve(struct kd_merges *m, int64_t n) KD_MUST_CHECK;
+int kd_merges_add(struct kd_tokenizer *t, const char *left, int64_t left_len,
+                  const char *right, int64_t right_len, int64_t rank) KD_MUST_CHECK;
+void kd_bpe_prepare(struct kd_tokenizer *t);
+int kd_bpe_segment(const struct kd_tokenizer *t, struct kd_scratch *s, const char *word,
+                   int64_t len, struct kd_token_ids *ids) KD_MUST_CHECK;
+
+/** The character that stands for BYTE in byte-level vocabularies, and back (-1: none).
+ */
+uint32_t kd_byte_level_char(uint8_t byte);
+int kd_byte_level_byte(uint32_t cp);
+
+/* ---- added.c ---- */
+
+/** Add TOKEN (content copied), or change the one of the same content. */
+int kd_added_put(struct kd_tokenizer *t, const struct kd_added_token *token,
+                 const char *content) KD_MUST_CHECK;
+/** Place of CONTENT among the added tokens, or -1. */
+int64_t kd_added_find(const struct kd_tokenizer *t, const char *content);
+/** Id of CONTENT among added tokens, else pieces; -1: none. */
+int32_t kd_token_id(const struct kd_tokenizer *t, const char *content);
+int kd_added_prepare(struct kd_tokenizer *t) KD_MUST_CHECK;
+void kd_added_free(struct kd_tokenizer *t);
+
+struct kd_added_match {
+    int64_t start, stop; /* with the white space that the token swallows */
+    int64_t next;        /* where to look on */
+    int32_t id;
+};
+
+/** First added token of INDEX in TEXT[len] from FROM on, not before FLOOR. */
+bool kd_added_next(const struct kd_tokenizer *t, const struct kd_added_index *index,
+                   const char *text, int64_t len, int64_t from, int64_t floor,
+                   struct kd_added_match *out);
+
+/* ---- readers ---- */
+
+/** Fill the chain from DIR's tokenizer.json. */
+int kd_read_tokenizer_json(struct kd_tokenizer *t, const char *path) KD_MUST_CHECK;
+
+/** The families of tokenizer classes: their files, defaults and special tokens. */
+enum kd_layout {
+    KD_LAYOUT_T5,
+    KD_LAYOUT_MBART,
+    KD_LAYOUT_MBART50,
+    KD_LAYOUT_BART,
+    KD_LAYOUT_GPT2,
+    KD_LAYOUT_JSON, /* a tokenizer.json of no class that is known here */
+    KD_N_LAYOUTS
+};
+
+/** Fill the chain from a SentencePiece model file. */
+int kd_read_spm_layout(struct kd_tokenizer *t, const char *path, enum kd_layout layout,
+                       const struct kd_json *config) KD_MUST_CHECK;
+/** Fill the chain from vocab.json and merges.txt. */
+int kd_read_byte_bpe_layout(struct kd_tokenizer *t, const char *dir) KD_MUST_CHECK;
+
+/** What a directory says beside the model file; any may be NULL but CONFIG. */
+struct kd_side_files {
+    struct kd_json *config;       /* tokenizer_config.json */
+    struct kd_json *model_config; /* config.json */
+    struct kd_json *map;          /* special_tokens_map.json */
+    struct kd_json *added;        /* added_tokens.json */
+};
+
+/** Add the tokens that the side files or the class name, and set the special ids. */
+int kd_special_read(struct kd_tokenizer *t, enum kd_layout layout,
+                    const struct kd_side_files *files) KD_MUST_CHECK;
+
+/** Set the special tokens around a sequence as the class of LAYOUT does. */
+int kd_affix_set(struct kd_tokenizer *t, enum kd_layout layout,
+                 const struct kd_json *config) KD_MUST_CHECK;
+
+/** Code I of the languages of LAYOUT into OUT; 0 when there are no more. */
+int kd_lang_code(enum kd_layout layout, int i, char out[6]);
+
+/** Flags of an added token as JSON writes them. */
+struct kd_added_token kd_added_flags(const struct kd_json *j);
+
+/** Append a step to the normalisation, PATTERN and CONTENT (may be NULL) copied. */
+int kd_norm_add(struct kd_tokenizer *t, enum kd_norm_kind kind, const char *pattern,
+                const char *content) KD_MUST_CHECK;
+
+/** A SentencePiece model file, read. */
+struct kd_spm {
+    int64_t n;
+    int64_t *at; /* [n + 1] pieces in BYTES */
+    char *bytes;
+    float *score;
+    unsigned char *kind; /* enum kd_spm_kind */
+    char *charsmap;
+    int64_t charsmap_len;
+    int model_type; /* 1 unigram, 2 BPE */
+    int unk_id;
+};
+
+enum kd_spm_kind { KD_SPM_UNKNOWN = 2, KD_SPM_CONTROL = 3, KD_SPM_USER = 4 };
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+int kd_spm_read(const char *path, struct kd_spm *out) KD_MUST_CHECK;
+void kd_spm_free(struct kd_spm *m);
+#ifdef __cplusplus
+}
+#endif
+
+#endif

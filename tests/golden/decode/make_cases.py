@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes cases.json: what transformers' generate() returns for a language model that is
+a table, a hash of (source, prefix, token), under many settings.
+
+The logits are multiples of 2^-17 below 8 in size, so float32 holds them exactly and the
+C test computes the same ones.  Run: python make_cases.py > cases.json
+"""
+
+import itertools
+import json
+
+import torch
+from torch import nn
+from transformers import GenerationConfig, GenerationMixin, PretrainedConfig, PreTrainedModel
+from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+
+MASK = (1 << 64) - 1
+START, BOS, PAD, EOS = 2, 0, 1, 2
+
+
+def mix(x):
+    x = (x + 0x9E3779B97F4A7C15) & MASK
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & MASK
+    return x ^ (x >> 31)
+
+
+def logits(source, prefix, vocab, eos_bias):
+    h = mix(source)
+    for t in prefix:
+        h = mix(h ^ (t + 1))
+    z = [((mix(h ^ (v << 32)) >> 44) * 8 - (4 << 20)) / float(1 << 20) for v in range(vocab)]
+    z[EOS] += eos_bias
+    return z
+
+
+class TableConfig(PretrainedConfig):
+    model_type = "table"
+
+    def __init__(self, vocab_size=13, eos_bias=0.0, **kw):
+        self.eos_bias = eos_bias
+        super().__init__(is_encoder_decoder=True, vocab_size=vocab_size, **kw)
+
+
+class Encoder(nn.Module):
+    main_input_name = "input_ids"
+
+    def forward(self, input_ids=None, **kw):
+        return BaseModelOutput(last_hidden_state=input_ids[:, :, None].double())
+
+
+class Table(PreTrainedModel, GenerationMixin):
+    config_class = TableConfig
+    main_input_name = "input_ids"
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.encoder = Encoder()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.post_init()
+
+    def get_encoder(self):
+        return self.encoder
+
+    def forward(self, input_ids=None, decoder_input_ids=None, encoder_outputs=None, **kw):
+        rows = [
+            logits(int(s), p.tolist(), self.config.vocab_size, self.config.eos_bias)
+            for s, p in zip(encoder_outputs[0][:, 0, 0], decoder_input_ids)
+        ]
+        return Seq2SeqLMOutput(logits=torch.tensor(rows, dtype=torch.float32)[:, None])
+
+
+def run(case):
+    config = TableConfig(case["vocab"], case["eos_bias"])
+    model = Table(config)
+    settings = dict(
+        num_beams=1, max_length=12, length_penalty=1.0, early_stopping=False,
+        decoder_start_token_id=START, bos_token_id=BOS, pad_token_id=PAD, eos_token_id=EOS,
+        use_cache=False, do_sample=False,
+    )
+    settings.update(case["settings"])
+    model.generation_config = GenerationConfig(**settings)
+    sources = torch.tensor([[s] for s in case["sources"]])
+    out = model.generate(sources, return_dict_in_generate=True, output_scores=True)
+    eos = settings["eos_token_id"]
+    eos = eos if isinstance(eos, list) else [eos]
+    rows, scores = [], []
+    if settings["num_beams"] > 1:
+        for ids, index in zip(out.sequences, out.beam_indices):
+            rows.append(ids[1 : 1 + int((index >= 0).sum())].tolist())
+        scores = out.sequences_scores.double().tolist()
+    else:
+        chosen = model.compute_transition_scores(out.sequences, out.scores, normalize_logits=True)
+        for ids, lp in zip(out.sequences[:, 1:].tolist(), chosen.double().tolist()):
+            n = next((i + 1 for i, t in enumerate(ids) if t in eos), len(ids))
+            rows.append(ids[:n])
+            scores.append(sum(lp[:n]))
+    return {**case, "settings": settings, "ids": rows, "scores": scores}
+
+
+def cases():
+    base = itertools.count()
+
+    def case(vocab=17, eos_bias=1.0, n=5, **settings):
+        first = next(base) * 100
+        return {"vocab": vocab, "eos_bias": eos_bias,
+                "sources": [first + i for i in range(n)], "settings": settings}
+
+    for beams, lp, stop in itertools.product((2, 4, 5), (0.0, 0.6, 1.0, 2.0, -1.0), (False, True, "never")):
+        yield case(num_beams=beams, length_penalty=lp, early_stopping=stop)
+    for beams in (1, 2, 4):
+        yield case(num_beams=beams)
+        yield case(num_beams=beams, eos_bias=-2.0)
+        yield case(num_beams=beams, eos_bias=3.0)
+        yield case(num_beams=beams, min_length=6, eos_bias=3.0)
+        yield case(num_beams=beams, min_new_tokens=4, max_new_tokens=7, eos_bias=3.0)
+        yield case(num_beams=beams, forced_bos_token_id=BOS, forced_eos_token_id=EOS)
+        yield case(num_beams=beams, forced_eos_token_id=EOS, eos_bias=-4.0, early_stopping=beams > 1)
+        yield case(num_beams=beams, no_repeat_ngram_size=1, vocab=30)
+        yield case(num_beams=beams, no_repeat_ngram_size=2, vocab=5, eos_bias=-3.0)
+        yield case(num_beams=beams, no_repeat_ngram_size=3, vocab=4, eos_bias=-3.0, max_length=25)
+        yield case(num_beams=beams, repetition_penalty=1.3)
+        yield case(num_beams=beams, repetition_penalty=0.7, eos_bias=-1.0)
+        yield case(num_beams=beams, bad_words_ids=[[5], [7], [2]])
+        yield case(num_beams=beams, eos_token_id=[2, 9])
+        yield case(num_beams=beams, eos_token_id=[2, 3, 4], vocab=6)
+        yield case(num_beams=beams, eos_token_id=[2, 3, 4, 0], vocab=6, eos_bias=3.0)
+        yield case(num_beams=beams, max_length=2)
+        yield case(num_beams=beams, max_length=3, forced_eos_token_id=EOS)
+        yield case(num_beams=beams, vocab=3, eos_bias=0.0)
+        yield case(num_beams=beams, vocab=400, eos_bias=3.0, n=9, max_length=30, repetition_penalty=1.1,
+                   no_repeat_ngram_size=3, min_length=4, forced_bos_token_id=BOS, forced_eos_token_id=EOS)
+    for beams, k in ((2, 2), (4, 2), (4, 4), (6, 6)):
+        for stop in (False, True, "never"):
+            yield case(num_beams=beams, num_return_sequences=k, early_stopping=stop, length_penalty=0.8)
+
+
+def warps():
+    for temperature, top_k, top_p in ((1.0, 0, 1.0), (0.7, 0, 1.0), (1.0, 5, 1.0), (1.5, 6, 0.8), (1.0, 0, 0.5)):
+        chain = LogitsProcessorList()
+        if temperature != 1.0:
+            chain.append(TemperatureLogitsWarper(temperature))
+        if top_k:
+            chain.append(TopKLogitsWarper(top_k=top_k))
+        if top_p < 1.0:
+            chain.append(TopPLogitsWarper(top_p=top_p))
+        z = torch.tensor([logits(77, [START], 11, 0.0)], dtype=torch.float32)
+        yield {"temperature": temperature, "top_k": top_k, "top_p": top_p, "source": 77, "vocab": 11,
+               "probabilities": torch.softmax(chain(None, z).double(), -1)[0].tolist()}
+
+
+print(json.dumps({"cases": [run(c) for c in cases()], "warps": list(warps())}))

@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The search against transformers' generate() on a table model: the same tokens and
+ * scores for every setting in golden/decode/cases.json; results that do not depend on
+ * the batch; sampling against the warped distribution. */
+#include "decode_impl.h"
+#include "kdhpc/base/json.h"
+#include "kdhpc/base/mem.h"
+#include "ref_backend.h"
+#include "table_lm.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static void ok(int rc)
+{
+    if (rc)
+        fail_msg("%s:%d: %s", kd_error_get()->file, kd_error_get()->line,
+                 kd_error_get()->text);
+}
+
+static struct kd_json *golden(void)
+{
+    struct kd_json *j = NULL;
+
+    ok(kd_json_parse_file(KD_SOURCE_DIR "/tests/golden/decode/cases.json", &j));
+    return j;
+}
+
+/* Run the search over SOURCES[n] of the table model. */
+static void search(struct kd_backend *be, const struct kd_generation *g, int64_t vocab,
+                   double eos_bias, const int64_t *sources, int64_t n,
+                   struct kd_generated *out)
+{
+    int64_t per = g->num_beams > 1 ? g->num_beams : g->num_return_sequences;
+    struct table_lm *lm = NULL;
+    struct kd_stepper stepper = {.vocab_size = vocab, .step = table_lm_step};
+
+    ok(table_lm_new(sources, n * per, vocab, eos_bias, &lm));
+    stepper.arg = lm;
+    ok(kd_generate_steps(be, &stepper, g, n, sources, out));
+    table_lm_free(lm);
+}
+
+static void check_case(struct kd_backend *be, const struct kd_json *c, int64_t number)
+{
+    struct kd_json *config = kd_json_object();
+    const struct kd_json *sources = kd_json_get(c, "sources"),
+                         *ids = kd_json_get(c, "ids"),
+                         *scores = kd_json_get(c, "scores");
+    int64_t n = kd_json_len(sources), id[16];
+    struct kd_generation g;
+    struct kd_generated out;
+
+    assert_true(n <= 16);
+    for (int64_t i = 0; i < n; i++)
+        id[i] = kd_json_as_int(kd_json_at(sources, i), -1);
+    ok(kd_generation_from_config(config, kd_json_get(c, "settings"), 0, &g));
+    search(be, &g, kd_json_int(c, "vocab", 0), kd_json_num(c, "eos_bias", 0), id, n,
+           &out);
+    assert_int_equal(out.n, kd_json_len(ids));
+    for (int64_t r = 0; r < out.n; r++) {
+        const struct kd_json *want = kd_json_at(ids, r);
+        int64_t len = out.offsets[r + 1] - out.offsets[r];
+        double score = kd_json_as_num(kd_json_at(scores, r), NAN);
+
+        if (len != kd_json_len(want))
+            fail_msg("case %d row %d: %d ids, not %d", (int)number, (int)r, (int)len,
+                     (int)kd_json_len(want));
+        for (int64_t t = 0; t < len; t++)
+            if (out.ids[out.offsets[r] + t] != kd_json_as_int(kd_json_at(want, t), -1))
+                fail_msg("case %d row %d: id %d differs", (int)number, (int)r, (int)t);
+        if (!(fabs(out.scores[r] - score) <= 2e-6 * (1 + fabs(score))))
+            fail_msg("case %d row %d: score %.9g, not %.9g", (int)number, (int)r,
+                     out.scores[r], score);
+    }
+    kd_generated_free(&out);
+    kd_generation_free(&g);
+    kd_json_free(config);
+}
+
+static void equals_transformers(void **state)
+{
+    struct kd_backend *be = NULL;
+    struct kd_json *j = golden();
+    const struct kd_json *cases = kd_json_get(j, "cases");
+
+    (void)state;
+    ok(ref_backend_new(&be));
+    assert_true(kd_json_len(cases) > 100);
+    for (int64_t i = 0; i < kd_json_len(cases); i++)
+        check_case(be, kd_json_at(cases, i), i);
+    kd_json_free(j);
+    assert_int_equal(ref_backend_free(be), 0);
+}
+
+/* The same search where the backend is not host memory: rows travel both ways. */
+static void equals_on_a_device(void **state)
+{
+    struct kd_backend *be = NULL;
+    struct kd_json *j = golden();
+    const struct kd_json *cases = kd_json_get(j, "cases");
+
+    (void)state;
+    ok(ref_backend_new(&be));
+    be->device = KD_CUDA;
+    for (int64_t i = 45; i < kd_json_len(cases); i++)
+        check_case(be, kd_json_at(cases, i), i);
+    kd_json_free(j);
+    be->device = KD_CPU;
+    assert_int_equal(ref_backend_free(be), 0);
+}
+
+static struct kd_generation plain(void)
+{
+    return (struct kd_generation){
+        .num_beams = 1,
+        .num_return_sequences = 1,
+        .max_length = 12,
+        .max_new_tokens = -1,
+        .min_new_tokens = -1,
+        .length_penalty = 1,
+        .repetition_penalty = 1,
+        .temperature = 1,
+        .top_p = 1,
+        .start_id = 2,
+        .pad_id = 1,
+        .forced_bos_id = -1,
+        .forced_eos_id = -1,
+        .eos_ids = {2},
+        .n_eos = 1,
+        .seed = 5,
+    };
+}
+
+/* Rows of sources 0..n-1 in one batch and one by one. */
+static void check_alone(struct kd_backend *be, const struct kd_generation *g)
+{
+    enum { N = 7 };
+    int64_t sources[N], per = g->num_return_sequences, alone_rows = 0;
+    struct kd_generated all, one;
+
+    for (int64_t i = 0; i < N; i++)
+        sources[i] = 40 + i * 3;
+    search(be, g, 17, 1.0, sources, N, &all);
+    assert_true(all.n_row_steps > 0);
+    for (int64_t i = 0; i < N; i++) {
+        search(be, g, 17, 1.0, sources + i, 1, &one);
+        alone_rows += one.n_row_steps;
+        for (int64_t k = 0; k < per; k++) {
+            int64_t r = i * per + k, len = one.offsets[k + 1] - one.offsets[k];
+
+            assert_int_equal(len, all.offsets[r + 1] - all.offsets[r]);
+            assert_memory_equal(one.ids + one.offsets[k], all.ids + all.offsets[r],
+                                (size_t)len * sizeof *all.ids);
+            assert_true(one.scores[k] == all.scores[r]);
+        }
+        kd_generated_free(&one);
+    }
+    /* what is finished leaves the batch: together no more work than alone */
+    assert_int_equal(alone_rows, all.n_row_steps);
+    kd_generated_free(&all);
+}
+
+static void batch_does_not_matter(void **state)
+{
+    struct kd_backend *be = NULL;
+    struct kd_generation g = plain();
+
+    (void)state;
+    ok(ref_backend_new(&be));
+    check_alone(be, &g);
+    g.do_sample = true;
+    g.num_return_sequences = 3;
+    check_alone(be, &g);
+    g.do_sample = false;
+    g.num_beams = 4;
+    for (int stop = KD_STOP_HEURISTIC; stop <= KD_STOP_NEVER; stop++) {
+        g.early_stopping = (enum kd_early_stopping)stop;
+        check_alone(be, &g);
+    }
+    assert_int_equal(ref_backend_free(be), 0);
+}
+
+/* Relative frequencies of the first token over many examples. */
+static void check_warp(struct kd_backend *be, const struct kd_json *w)
+{
+    enum { N = 20000, V = 11 };
+    const struct kd_json *p = kd_json_get(w, "probabilities");
+    struct kd_generation g = plain();
+    struct table_lm *lm = NULL;
+    struct kd_stepper stepper = {.vocab_size = V, .step = table_lm_step};
+    int64_t *sources = NULL, *example = NULL, count[V] = {0};
+    struct kd_generated out;
+
+    g.do_sample = true;
+    g.max_length = 2;
+    g.temperature = kd_json_num(w, "temperature", 0);
+    g.top_k = kd_json_int(w, "top_k", -1);
+    g.top_p = kd_json_num(w, "top_p", 0);
+    ok(kd_calloc(N, sizeof *sources, &sources));
+    ok(kd_calloc(N, sizeof *example, &example));
+    for (int64_t i = 0; i < N; i++) {
+        sources[i] = kd_json_int(w, "source", -1);
+        example[i] = i;
+    }
+    ok(table_lm_new(sources, N, V, 0.0, &lm));
+    stepper.arg = lm;
+    ok(kd_generate_steps(be, &stepper, &g, N, example, &out));
+    for (int64_t i = 0; i < N; i++) {
+        int32_t id = out.ids[i];
+        double want = log(kd_json_as_num(kd_json_at(p, id), 0));
+
+        count[id]++;
+        assert_true(fabs(out.scores[i] - want) < 1e-6);
+    }
+    for (int64_t v = 0; v < V; v++) {
+        double want = kd_json_as_num(kd_json_at(p, v), -1),
+               sd = sqrt(want * (1 - want) / N), got = (double)count[v] / N;
+
+        if (fabs(got - want) > 4.5 * sd)
+            fail_msg("token %d: %.4f, not %.4f", (int)v, got, want);
+    }
+    kd_generated_free(&out);
+    table_lm_free(lm);
+    free(sources);
+    free(example);
+}
+
+static void samples_the_warped_distribution(void **state)
+{
+    struct kd_backend *be = NULL;
+    struct kd_json *j = golden();
+    const struct kd_json *warps = kd_json_get(j, "warps");
+
+    (void)state;
+    ok(ref_backend_new(&be));
+    assert_int_equal(kd_json_len(warps), 5);
+    for (int64_t i = 0; i < 5; i++)
+        check_warp(be, kd_json_at(warps, i));
+    kd_json_free(j);
+    assert_int_equal(ref_backend_free(be), 0);
+}
+
+/* Settings of a model directory given as text; POSITIONS of the model. */
+static int from_text(const char *config, const char *generation, int64_t positions,
+                     struct kd_generation *g)
+{
+    struct kd_json *c = NULL, *j = NULL;
+    int rc;
+
+    ok(kd_json_parse(config, (int64_t)strlen(config), "config", &c));
+    if (generation)
+        ok(kd_json_parse(generation, (int64_t)strlen(generation), "generation", &j));
+    rc = kd_generation_from_config(c, j, positions, g);
+    kd_json_free(c);
+    kd_json_free(j);
+    return rc;
+}
+
+static void defaults_follow_the_files(void **state)
+{
+    struct kd_generation g;
+
+    (void)state;
+    /* config.json alone: its keys over its class's ids; 20 means 20 new ids */
+    ok(from_text("{\"model_type\": \"bart\", \"num_beams\": 4}", NULL, 1024, &g));
+    assert_int_equal(g.num_beams, 4);
+    assert_int_equal(g.max_length, 21);
+    assert_int_equal(g.start_id, 2);
+    assert_int_equal(g.forced_eos_id, 2);
+    assert_int_equal(g.eos_ids[0], 2);
+    assert_int_equal(g.forced_bos_id, -1);
+    ok(from_text("{\"model_type\": \"bart\"}", NULL, 16, &g));
+    assert_int_equal(g.max_length, 16);
+    ok(from_text("{\"model_type\": \"bart\", \"forced_eos_token_id\": null, "
+                 "\"force_bos_token_to_be_generated\": true}",
+                 NULL, 0, &g));
+    assert_int_equal(g.forced_eos_id, -1);
+    assert_int_equal(g.forced_bos_id, 0);
+    /* generation_config.json counts alone, but for a start token it lacks */
+    ok(from_text("{\"model_type\": \"bart\", \"num_beams\": 4, \"max_length\": 50}",
+                 "{\"eos_token_id\": [2, 7], \"max_new_tokens\": 9, "
+                 "\"min_new_tokens\": 3, \"early_stopping\": \"never\"}",
+                 1024, &g));
+    assert_int_equal(g.num_beams, 1);
+    assert_int_equal(g.max_length, 10);
+    assert_int_equal(g.min_length, 4);
+    assert_int_equal(g.n_eos, 2);
+    assert_int_equal(g.eos_ids[1], 7);
+    assert_int_equal(g.pad_id, 2);
+    assert_int_equal(g.start_id, 2);
+    assert_int_equal(g.forced_eos_id, -1);
+    assert_int_equal(g.early_stopping, KD_STOP_NEVER);
+    assert_int_equal(g.top_k, 50);
+}
+
+static void refuses(const char *generation, const char *word)
+{
+    struct kd_generation g;
+    int rc = from_text("{\"model_type\": \"bart\"}", generation, 0, &g);
+
+    if (!rc)
+        rc = kd_generation_check(&g);
+    assert_true(rc == KD_EINPUT || rc == KD_EUSAGE);
+    assert_non_null(strstr(kd_error_get()->text, word));
+    kd_error_clear();
+    kd_generation_free(&g);
+}
+
+static void contradictions_are_named(void **state)
+{
+    (void)state;
+    refuses("{\"num_beams\": 2, \"num_return_sequences\": 3}", "num_return_sequences");
+    refuses("{\"num_return_sequences\": 2}", "do_sample");
+    refuses("{\"num_beams\": 2, \"do_sample\": true}", "do_sample");
+    refuses("{\"max_length\": 1}", "max_length");
+    refuses("{\"temperature\": 0}", "temperature");
+    refuses("{\"top_p\": 1.5}", "top_p");
+    refuses("{\"num_beam_groups\": 2, \"num_beams\": 4}", "num_beam_groups");
+    refuses("{\"typical_p\": 0.5}", "typical_p");
+    refuses("{\"bad_words_ids\": [[3, 4]]}", "bad_words_ids");
+    refuses("{\"forced_eos_token_id\": [2, 3]}", "forced_eos_token_id");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(equals_transformers),
+        cmocka_unit_test(equals_on_a_device),
+        cmocka_unit_test(batch_does_not_matter),
+        cmocka_unit_test(samples_the_warped_distribution),
+        cmocka_unit_test(defaults_follow_the_files),
+        cmocka_unit_test(contradictions_are_named),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,395 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The transformer against the reference library: logits, losses, gradients of every
+ * parameter, and cached decoding, for each fixture. */
+#include "golden.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static const char *const fixtures[] = {"bart", "mbart", "bart_uneven"};
+enum { N_FIXTURES = sizeof fixtures / sizeof *fixtures };
+
+static void ok(int rc)
+{
+    if (rc)
+        fail_msg("%s", kd_error_get()->text);
+}
+
+/* Largest |a - b| must be within TOL. */
+static void close_to(const char *what, const float *a, const float *b, int64_t n,
+                     double tol)
+{
+    double worst = 0;
+    int64_t at = 0;
+
+    for (int64_t i = 0; i < n; i++) {
+        double diff = fabs((double)a[i] - (double)b[i]);
+
+        if (!(diff <= worst)) {
+            worst = diff;
+            at = i;
+        }
+    }
+    if (!(worst <= tol))
+        fail_msg("%s: value %lld is %.9g, the reference has %.9g", what, (long long)at,
+                 (double)a[at], (double)b[at]);
+}
+
+static void near(const char *what, double got, double want, double rel)
+{
+    if (!(fabs(got - want) <= rel * fabs(want)))
+        fail_msg("%s: %.12g, the reference has %.12g", what, got, want);
+}
+
+static struct kd_ctx context(struct golden *g, struct kd_tape *tape,
+                             struct kd_taps *taps)
+{
+    return (struct kd_ctx){.be = g->be, .arena = g->arena, .tape = tape, .taps = taps};
+}
+
+static void forward(struct kd_ctx *ctx, struct kd_model *m, const struct kd_batch *b,
+                    struct kd_var **hidden)
+{
+    struct kd_var *enc;
+
+    ok(kd_model_encode(ctx, m, b, &enc));
+    ok(kd_model_decode(ctx, m, b, enc, hidden));
+}
+
+static void test_logits(void **state)
+{
+    (void)state;
+    for (int f = 0; f < N_FIXTURES; f++) {
+        struct golden g;
+        struct kd_ctx ctx;
+        struct kd_var *h;
+        struct kd_head head;
+        struct kd_tensor z;
+        struct kd_gemm gemm = {.trans_b = true, .alpha = 1};
+        float *want;
+        int64_t n;
+
+        golden_open(fixtures[f], &g);
+        ctx = context(&g, NULL, NULL);
+        forward(&ctx, g.model, &g.batch, &h);
+        head = kd_model_head(g.model);
+        ok(kd_arena_tensor(g.arena, KD_F32, h->v.shape[0], head.w->v.shape[0], &z));
+        gemm.a = kd_mat_of(h->v);
+        gemm.b = kd_mat_of(head.w->v);
+        gemm.c = kd_mat_of(z);
+        gemm.bias = head.bias;
+        ok(g.be->ops->gemm(g.be, &gemm));
+        want = golden_tensor(&g, "logits", &n);
+        assert_int_equal(n, kd_tensor_count(&z));
+        close_to(fixtures[f], z.data, want, n, 1e-4);
+        free(want);
+        golden_close(&g);
+    }
+}
+
+static void test_losses(void **state)
+{
+    (void)state;
+    for (int f = 0; f < N_FIXTURES; f++) {
+        struct golden g;
+        struct kd_ctx ctx;
+        struct kd_var *h, *ht;
+        struct kd_head_loss_sums sums;
+        double n, v, eps, T;
+
+        golden_open(fixtures[f], &g);
+        ctx = context(&g, NULL, NULL);
+        n = (double)g.batch.tgt.n_rows;
+        v = (double)kd_model_arch(g.model)->vocab_size;
+        eps = golden_number(&g, NULL, "label_smoothing");
+        T = golden_number(&g, NULL, "temperature");
+        forward(&ctx, g.model, &g.batch, &h);
+        forward(&ctx, g.teacher, &g.batch, &ht);
+        const struct kd_head hs = kd_model_head(g.model), tt = kd_model_head(g.teacher);
+        const struct kd_head_loss_desc desc = {
+            .w_ce = 1, .w_kl = 1, .temperature = (float)T, .labels = g.labels};
+
+        ok(kd_op_head_loss(&ctx, &hs, h, &tt, ht, &desc, &sums, NULL));
+        near("loss", sums.ce / n, golden_number(&g, NULL, "loss"), 1e-6);
+        near("smooth", (1 - eps) * sums.ce / n + eps / v * sums.smooth / n,
+             golden_number(&g, NULL, "smooth_loss"), 1e-6);
+        near("kl", T * T * sums.kl / n, golden_number(&g, NULL, "kl_loss"), 2e-6);
+        golden_close(&g);
+    }
+}
+
+/* Gradients in the slab against the tensors PREFIX + name; all of them if ALL. */
+static void compare_gradients(struct golden *g, const char *prefix, bool all)
+{
+    const struct kd_params *ps = kd_model_params(g->model);
+
+    for (int i = 0; i < ps->n; i++) {
+        const struct kd_param *p = &ps->items[i];
+        char name[KD_PARAM_NAME_MAX + 16];
+        double scale = 0;
+        float *want;
+        int64_t n;
+
+        if (p->kind == KD_PARAM_BUFFER ||
+            (!all && p->ndim == 2 && p->kind != KD_PARAM_EMBED))
+            continue;
+        ok(kd_format(name, sizeof name, "%s%s", prefix, p->name));
+        want = golden_tensor(g, name, &n);
+        assert_int_equal(n, p->count);
+        for (int64_t k = 0; k < n; k++)
+            scale = fmax(scale, fabs((double)want[k]));
+        close_to(name, ps->grads + p->offset, want, n, 2e-5 * fmax(scale, 0.05));
+        free(want);
+    }
+}
+
+static int count_ready(void *arg, struct kd_var *p)
+{
+    int64_t *n = arg;
+
+    assert_true(p->is_param && p->needs_grad);
+    *n += kd_tensor_count(&p->g);
+    return KD_OK;
+}
+
+static void test_gradients(void **state)
+{
+    (void)state;
+    for (int f = 0; f < N_FIXTURES; f++) {
+        struct golden g;
+        struct kd_tape *tape;
+        struct kd_ctx ctx;
+        struct kd_var *h;
+        struct kd_head_loss_sums sums;
+        int64_t n_ready = 0, n_params;
+
+        golden_open(fixtures[f], &g);
+        ok(kd_tape_new(g.be, &tape));
+        ok(kd_params_alloc_grads(kd_model_params(g.model)));
+        n_params = kd_params_count(kd_model_params(g.model));
+        near("parameters", (double)n_params, golden_number(&g, NULL, "n_parameters"),
+             0);
+        ctx = context(&g, tape, NULL);
+        forward(&ctx, g.model, &g.batch, &h);
+        const struct kd_head head = kd_model_head(g.model);
+        const struct kd_head_loss_desc desc = {.w_ce = 1.0f / (float)g.batch.tgt.n_rows,
+                                               .temperature = 1,
+                                               .labels = g.labels};
+
+        ok(kd_op_head_loss(&ctx, &head, h, NULL, NULL, &desc, &sums, NULL));
+        ok(kd_tape_backward(tape, count_ready, &n_ready));
+        compare_gradients(&g, "grad.", true);
+        /* every parameter is reported once; rows before the positions' offset are not
+         */
+        assert_int_equal(n_ready, n_params - 2 * 2 * kd_model_arch(g.model)->d_model);
+        kd_tape_free(tape);
+        golden_close(&g);
+    }
+}
+
+/* ---- distillation: every term at once ---- */
+
+enum { MAX_TAPS = 8 };
+
+static void ask(struct kd_taps *taps, const char *stack, const struct kd_json *matches,
+                bool teacher)
+{
+    for (int64_t k = 0; k < kd_json_len(matches); k++) {
+        long long layer =
+            teacher ? (long long)kd_json_as_int(kd_json_at(matches, k), -1) : k;
+
+        ok(kd_format(taps->items[taps->n++].name, sizeof taps->items->name,
+                     "%s.%lld.out", stack, layer));
+    }
+}
+
+static double hidden_terms(struct kd_ctx *ctx, const struct golden *g,
+                           const struct kd_taps *s, const struct kd_taps *t, int first,
+                           int n, int64_t rows, bool normalize, float weight)
+{
+    double total = 0, size = (double)(rows * kd_model_arch(g->model)->d_model);
+
+    for (int k = first; k < first + n; k++) {
+        double sum;
+
+        assert_non_null(s->items[k].var);
+        ok(kd_op_hidden_mse(ctx, s->items[k].var, kd_taps_find(t, t->items[k].name),
+                            NULL, normalize, weight / (float)size, &sum));
+        total += sum / size;
+    }
+    return total;
+}
+
+static void blend(struct golden *g, struct kd_tape *tape)
+{
+    struct kd_tap s_items[MAX_TAPS] = {0}, t_items[MAX_TAPS] = {0};
+    struct kd_taps s = {.items = s_items}, t = {.items = t_items};
+    const struct kd_json *enc = kd_json_get(g->facts, "encoder_matches");
+    const struct kd_json *dec = kd_json_get(g->facts, "decoder_matches");
+    int n_enc = (int)kd_json_len(enc), n_dec = (int)kd_json_len(dec);
+    int64_t n_src = g->batch.src.n_rows, n = g->batch.tgt.n_rows;
+    struct kd_ctx cs = context(g, tape, &s), ct = context(g, NULL, &t);
+    struct kd_var *h, *ht;
+    struct kd_head_loss_sums sums;
+    double v = (double)kd_model_arch(g->model)->vocab_size, total;
+
+    ask(&s, "enc", enc, false);
+    ask(&s, "dec", dec, false);
+    ask(&t, "enc", enc, true);
+    ask(&t, "dec", dec, true);
+    forward(&cs, g->model, &g->batch, &h);
+    forward(&ct, g->teacher, &g->batch, &ht);
+    near("enc_plain", hidden_terms(&ct, g, &s, &t, 0, n_enc, n_src, false, 0),
+         golden_number(g, "hidden", "enc_plain"), 1e-5);
+    near("dec_plain", hidden_terms(&ct, g, &s, &t, n_enc, n_dec, n, false, 0),
+         golden_number(g, "hidden", "dec_plain"), 1e-5);
+    total = 3 * hidden_terms(&cs, g, &s, &t, 0, n_enc, n_src, true, 3);
+    near("enc_norm", total / 3, golden_number(g, "hidden", "enc_norm"), 1e-5);
+    total += 3 * hidden_terms(&cs, g, &s, &t, n_enc, n_dec, n, true, 3);
+    const struct kd_head hs = kd_model_head(g->model), tt = kd_model_head(g->teacher);
+    const struct kd_head_loss_desc desc = {.w_ce = 0.2f * 0.9f / (float)n,
+                                           .w_smooth =
+                                               0.2f * 0.1f / (float)(v * (double)n),
+                                           .w_kl = 0.8f * 4 / (float)n,
+                                           .temperature = 2,
+                                           .labels = g->labels};
+
+    ok(kd_op_head_loss(&cs, &hs, h, &tt, ht, &desc, &sums, NULL));
+    total +=
+        (0.8 * 4 * sums.kl + 0.2 * (0.9 * sums.ce + 0.1 / v * sums.smooth)) / (double)n;
+    near("blend", total, golden_number(g, "blend", "loss"), 1e-5);
+    ok(kd_tape_backward(tape, NULL, NULL));
+}
+
+static void test_distillation(void **state)
+{
+    (void)state;
+    for (int f = 0; f < N_FIXTURES; f++) {
+        struct golden g;
+        struct kd_tape *tape;
+
+        golden_open(fixtures[f], &g);
+        ok(kd_tape_new(g.be, &tape));
+        ok(kd_params_alloc_grads(kd_model_params(g.model)));
+        blend(&g, tape);
+        compare_gradients(&g, "blend.", false);
+        kd_tape_free(tape);
+        golden_close(&g);
+    }
+}
+
+static void test_frozen_encoder(void **state)
+{
+    struct golden g;
+    struct kd_params *ps;
+    struct kd_tape *tape;
+    struct kd_ctx ctx;
+    struct kd_var *h;
+    struct kd_head_loss_sums sums;
+    int64_t n_ready = 0;
+
+    (void)state;
+    golden_open("bart", &g);
+    ok(kd_tape_new(g.be, &tape));
+    ps = kd_model_params(g.model);
+    ok(kd_params_alloc_grads(ps));
+    assert_false(kd_model_encoder_frozen(g.model));
+    kd_model_freeze_encoder(g.model);
+    assert_true(kd_model_encoder_frozen(g.model));
+    ctx = context(&g, tape, NULL);
+    forward(&ctx, g.model, &g.batch, &h);
+    const struct kd_head head = kd_model_head(g.model);
+    const struct kd_head_loss_desc desc = {
+        .w_ce = 1, .temperature = 1, .labels = g.labels};
+
+    ok(kd_op_head_loss(&ctx, &head, h, NULL, NULL, &desc, &sums, NULL));
+    ok(kd_tape_backward(tape, count_ready, &n_ready));
+    for (int i = 0; i < ps->n; i++) {
+        double sum;
+
+        ok(g.be->ops->sum_sq(g.be, ps->grads + ps->items[i].offset, ps->items[i].count,
+                             &sum));
+        if (ps->items[i].part != KD_PART_DECODER)
+            assert_true(sum == 0);
+        else if (!strstr(ps->items[i].name, "k_proj.bias"))
+            assert_true(sum > 0);
+    }
+    kd_tape_free(tape);
+    golden_close(&g);
+}
+
+/* ---- cache ---- */
+
+/* Two hypotheses a source that change places at every step: one follows the fixture's
+ * decoder ids, the other some other ids; sources leave as their targets end. */
+static void decode_cached(struct golden *g, const float *want)
+{
+    const struct kd_seqs *src = &g->batch.src, *tgt = &g->batch.tgt;
+    int64_t v = kd_model_arch(g->model)->vocab_size, n_live = 0;
+    struct kd_ctx ctx = context(g, NULL, NULL);
+    struct kd_decoder *d;
+    struct kd_tensor z;
+    int32_t parent[64], source[64], tokens[64], row_of[64] = {0};
+
+    ok(kd_decoder_new(&ctx, g->model, src, g->src_ids, 2 * src->n, tgt->max_len, &d));
+    for (int64_t t = 0; t < tgt->max_len; t++) {
+        n_live = 0;
+        for (int64_t s = 0; s < src->n; s++) {
+            int64_t at = g->tgt_offsets[s] + t;
+
+            if (at >= g->tgt_offsets[s + 1])
+                continue;
+            for (int64_t k = 0; k < 2; k++) {
+                bool follows = k == t % 2;
+
+                source[n_live] = (int32_t)s;
+                parent[n_live] = row_of[s] + (int32_t)(1 - k);
+                tokens[n_live++] =
+                    follows ? g->dec_ids[at] : (int32_t)((g->dec_ids[at] + 5 + t) % v);
+            }
+            row_of[s] = (int32_t)n_live - 2;
+        }
+        ok(kd_decoder_step(d, n_live, t ? parent : NULL, source, tokens, &z));
+        assert_int_equal(z.shape[0], n_live);
+        for (int64_t s = 0; s < src->n; s++) {
+            int64_t at = g->tgt_offsets[s] + t;
+
+            if (at < g->tgt_offsets[s + 1])
+                close_to("cached logits", (float *)z.data + (row_of[s] + t % 2) * v,
+                         want + at * v, v, 1e-4);
+        }
+    }
+    kd_decoder_free(d);
+}
+
+static void test_cache(void **state)
+{
+    (void)state;
+    for (int f = 0; f < N_FIXTURES; f++) {
+        struct golden g;
+        float *want;
+
+        golden_open(fixtures[f], &g);
+        want = golden_tensor(&g, "logits", NULL);
+        decode_cached(&g, want);
+        free(want);
+        golden_close(&g);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_logits),         cmocka_unit_test(test_losses),
+        cmocka_unit_test(test_gradients),      cmocka_unit_test(test_distillation),
+        cmocka_unit_test(test_frozen_encoder), cmocka_unit_test(test_cache),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Attention forward, backward and over a cache against double precision: causal and
+ * not, grouped heads, dropout, empty and long sequences. */
+#include "op_test.h"
+
+struct setting {
+    bool causal, self;
+    int64_t n_heads, n_kv_heads, head_dim;
+    float p_drop;
+};
+
+struct problem {
+    struct kd_attention a;
+    struct kd_mat dout, dq, dk, dv;
+};
+
+static double at(struct kd_mat m, int64_t r, int64_t c)
+{
+    return ((const float *)m.data)[r * m.ld + c];
+}
+
+static struct kd_mat window(float *data, int64_t rows, int64_t cols, int64_t first,
+                            int64_t ld)
+{
+    return (struct kd_mat){data + first, KD_F32, rows, cols, ld};
+}
+
+/* q, k and v are columns of packed matrices, as the models have them. */
+static struct problem make_problem(struct setting s, int64_t n, const int64_t *q_len,
+                                   const int64_t *kv_len)
+{
+    struct problem p;
+    int64_t wq = s.n_heads * s.head_dim, wk = s.n_kv_heads * s.head_dim,
+            ld = wq + 2 * wk, nq, nk;
+    float *packed, *packed_kv, *grad, *grad_kv;
+
+    memset(&p, 0, sizeof p);
+    p.a = (struct kd_attention){.n_heads = s.n_heads,
+                                .n_kv_heads = s.n_kv_heads,
+                                .head_dim = s.head_dim,
+                                .causal = s.causal,
+                                .scale = 0.3f};
+    p.a.q_seqs = ot_seqs(n, q_len);
+    p.a.kv_seqs = ot_seqs(n, s.self ? q_len : kv_len);
+    nq = p.a.q_seqs.n_rows;
+    nk = p.a.kv_seqs.n_rows;
+    packed = ot_normal(nq * ld, 1.0);
+    packed_kv = s.self ? packed : ot_normal(nk * ld, 1.0);
+    grad = ot_nan(nq * ld);
+    grad_kv = s.self ? grad : ot_nan(nk * ld);
+    p.a.q = window(packed, nq, wq, 0, ld);
+    p.a.k = window(packed_kv, nk, wk, wq, ld);
+    p.a.v = window(packed_kv, nk, wk, wq + wk, ld);
+    p.dq = window(grad, nq, wq, 0, ld);
+    p.dk = window(grad_kv, nk, wk, wq, ld);
+    p.dv = window(grad_kv, nk, wk, wq + wk, ld);
+    p.a.out = window(ot_nan(nq * wq), nq, wq, 0, wq);
+    p.dout = window(ot_normal(nq * wq, 1.0), nq, wq, 0, wq);
+    p.a.lse = kd_tensor2(ot_nan(nq * s.n_heads), KD_F32, nq, s.n_heads);
+    p.a.dropout = (struct kd_dropout){
+        .p = s.p_drop, .seed = 77, .step = 5, .site = 9, .row_keys = ot_keys(nq)};
+    return p;
+}
+
+/* Probabilities P[keys] and dropout factors M[keys] of query row POS of sequence SEQ
+ * under head H; returns the number of keys, and the log-sum-exp. */
+static int64_t want_row(const struct kd_attention *a, int64_t seq, int64_t pos,
+                        int64_t h, double *p, double *m, double *lse)
+{
+    int64_t q = a->q_seqs.offsets[seq] + pos, k0 = a->kv_seqs.offsets[seq],
+            n = a->kv_seqs.offsets[seq + 1] - k0, hk = h * a->n_kv_heads / a->n_heads;
+    double sum = 0.0;
+
+    if (a->causal && pos + 1 < n)
+        n = pos + 1;
+    for (int64_t j = 0; j < n; j++) {
+        double dot = 0.0;
+
+        for (int64_t c = 0; c < a->head_dim; c++)
+            dot += at(a->q, q, h * a->head_dim + c) *
+                   at(a->k, k0 + j, hk * a->head_dim + c);
+        p[j] = exp(dot * (double)a->scale);
+        sum += p[j];
+        m[j] = ot_drop(&a->dropout, a->dropout.site + ((uint32_t)h << 20), q, j);
+    }
+    for (int64_t j = 0; j < n; j++)
+        p[j] /= sum;
+    *lse = log(sum);
+    return n;
+}
+
+/* Adds the gradients of one row and head in double; DQ, DK, DV are [rows, width]. */
+static void want_back(const struct problem *b, int64_t seq, int64_t pos, int64_t h,
+                      int64_t n, const double *p, const double *m, double *dq,
+                      double *dk, double *dv)
+{
+    const struct kd_attention *a = &b->a;
+    int64_t hd = a->head_dim, q = a->q_seqs.offsets[seq] + pos,
+            k0 = a->kv_seqs.offsets[seq], hk = h * a->n_kv_heads / a->n_heads;
+    double dp[512], mean = 0.0;
+
+    for (int64_t j = 0; j < n; j++) {
+        dp[j] = 0.0;
+        for (int64_t c = 0; c < hd; c++) {
+            double g = at(b->dout, q, h * hd + c);
+
+            dp[j] += m[j] * g * at(a->v, k0 + j, hk * hd + c);
+            dv[(k0 + j) * a->v.cols + hk * hd + c] += m[j] * p[j] * g;
+        }
+        mean += p[j] * dp[j];
+    }
+    for (int64_t j = 0; j < n; j++) {
+        double ds = p[j] * (dp[j] - mean) * (double)a->scale;
+
+        for (int64_t c = 0; c < hd; c++) {
+            dq[q * a->q.cols + h * hd + c] += ds * at(a->k, k0 + j, hk * hd + c);
+            dk[(k0 + j) * a->k.cols + hk * hd + c] += ds * at(a->q, q, h * hd + c);
+        }
+    }
+}
+
+static void check_mat(struct kd_mat got, const double *want, const char *what)
+{
+    for (int64_t r = 0; r < got.rows; r++) {
+        for (int64_t c = 0; c < got.cols; c++)
+            ot_near(at(got, r, c), want[r * got.cols + c], 1e-5, 2.0, what,
+                    r * got.cols + c);
+    }
+}
+
+static double *zeros(int64_t n)
+{
+    double *x = calloc((size_t)n + 1, sizeof *x);
+
+    assert_non_null(x);
+    return x;
+}
+
+static void compare(const struct problem *b)
+{
+    const struct kd_attention *a = &b->a;
+    double *dq = zeros(a->q.rows * a->q.cols), *dk = zeros(a->k.rows * a->k.cols),
+           *dv = zeros(a->v.rows * a->v.cols), p[512], m[512], lse;
+
+    for (int64_t s = 0; s < a->q_seqs.n; s++) {
+        int64_t q0 = a->q_seqs.offsets[s], len = a->q_seqs.offsets[s + 1] - q0;
+
+        for (int64_t e = 0; e < len * a->n_heads; e++) {
+            int64_t pos = e / a->n_heads, h = e % a->n_heads,
+                    hk = h * a->n_kv_heads / a->n_heads;
+            int64_t n = want_row(a, s, pos, h, p, m, &lse);
+
+            if (n > 0)
+                ot_near(((float *)a->lse.data)[(q0 + pos) * a->n_heads + h], lse, 1e-6,
+                        1.0, "lse", e);
+            for (int64_t c = 0; c < a->head_dim; c++) {
+                double sum = 0.0;
+
+                for (int64_t j = 0; j < n; j++)
+                    sum += p[j] * m[j] *
+                           at(a->v, a->kv_seqs.offsets[s] + j, hk * a->head_dim + c);
+                ot_near(at(a->out, q0 + pos, h * a->head_dim + c), sum, 3e-6, 1.0,
+                        "out", e);
+            }
+            want_back(b, s, pos, h, n, p, m, dq, dk, dv);
+        }
+    }
+    check_mat(b->dq, dq, "dq");
+    check_mat(b->dk, dk, "dk");
+    check_mat(b->dv, dv, "dv");
+    free(dq);
+    free(dk);
+    free(dv);
+}
+
+static void check_attention(struct setting s, int64_t n, const int64_t *q_len,
+                            const int64_t *kv_len)
+{
+    struct problem b = make_problem(s, n, q_len, kv_len);
+    float *grad_q = b.dq.data, *grad_kv = (float *)b.dk.data - b.dq.cols;
+
+    OT_EACH_BACKEND(be)
+    {
+        assert_int_equal(be->ops->attention(be, &b.a), 0);
+        assert_int_equal(be->ops->attention_back(be, &b.a, b.dout, b.dq, b.dk, b.dv),
+                         0);
+        ot_same(b.a.out.data);
+        ot_same(b.a.lse.data);
+        ot_same(grad_q);
+        ot_same(grad_kv);
+    }
+    compare(&b);
+}
+
+static const int64_t lengths[] = {1, 7, 64, 0, 65, 150}, kv_lengths[] = {5, 1, 33,
+                                                                         4, 0, 70};
+
+static void self_attention(void **state)
+{
+    (void)state;
+    check_attention((struct setting){false, true, 2, 2, 32, 0.0f}, 6, lengths, NULL);
+    check_attention((struct setting){true, true, 2, 2, 64, 0.0f}, 6, lengths, NULL);
+}
+
+static void cross_attention(void **state)
+{
+    (void)state;
+    check_attention((struct setting){false, false, 3, 3, 16, 0.0f}, 6, lengths,
+                    kv_lengths);
+}
+
+static void grouped_heads(void **state)
+{
+    (void)state;
+    check_attention((struct setting){true, true, 4, 2, 24, 0.0f}, 6, lengths, NULL);
+}
+
+static void with_dropout(void **state)
+{
+    (void)state;
+    check_attention((struct setting){true, true, 2, 2, 32, 0.25f}, 6, lengths, NULL);
+    check_attention((struct setting){false, false, 2, 1, 32, 0.1f}, 6, lengths,
+                    kv_lengths);
+}
+
+static void over_a_cache(void **state)
+{
+    enum { ROWS = 9, LEN = 21, LD = 30, SLOTS = 60, HEADS = 4, KV = 2, HD = 40 };
+    float *q = ot_normal(ROWS * HEADS * HD, 1.0), *k = ot_normal(SLOTS * KV * HD, 1.0),
+          *v = ot_normal(SLOTS * KV * HD, 1.0), *out = ot_nan(ROWS * HEADS * HD);
+    int32_t *slots = ot_ids(ROWS * LD, SLOTS);
+    struct kd_attention_cached a = {
+        .q = window(q, ROWS, HEADS * HD, 0, HEADS * HD),
+        .out = window(out, ROWS, HEADS * HD, 0, HEADS * HD),
+        .k = window(k, SLOTS, KV * HD, 0, KV * HD),
+        .v = window(v, SLOTS, KV * HD, 0, KV * HD),
+        .slots = slots,
+        .slots_ld = LD,
+        .len = LEN,
+        .n_heads = HEADS,
+        .n_kv_heads = KV,
+        .head_dim = HD,
+        .scale = 0.2f,
+    };
+
+    (void)state;
+    OT_EACH_BACKEND(be)
+    {
+        assert_int_equal(be->ops->attention_cached(be, &a), 0);
+        ot_same(out);
+    }
+    for (int r = 0; r < ROWS; r++) {
+        for (int h = 0; h < HEADS; h++) {
+            double p[LEN], sum = 0.0;
+            int hk = h * KV / HEADS;
+
+            for (int t = 0; t < LEN; t++) {
+                double dot = 0.0;
+
+                for (int c = 0; c < HD; c++)
+                    dot += at(a.q, r, h * HD + c) *
+                           at(a.k, slots[r * LD + t], hk * HD + c);
+                p[t] = exp(dot * 0.2);
+                sum += p[t];
+            }
+            for (int c = 0; c < HD; c++) {
+                double want = 0.0;
+
+                for (int t = 0; t < LEN; t++)
+                    want += p[t] / sum * at(a.v, slots[r * LD + t], hk * HD + c);
+                ot_near(at(a.out, r, h * HD + c), want, 2e-6, 1.0, "cached", c);
+            }
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(self_attention, ot_setup, ot_teardown),
+        cmocka_unit_test_setup_teardown(cross_attention, ot_setup, ot_teardown),
+        cmocka_unit_test_setup_teardown(grouped_heads, ot_setup, ot_teardown),
+        cmocka_unit_test_setup_teardown(with_dropout, ot_setup, ot_teardown),
+        cmocka_unit_test_setup_teardown(over_a_cache, ot_setup, ot_teardown),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reading of golden fixtures for tests of the model and what stands on it.  Tensors are
+ * matched by their exact names here; the rules for aliases have tests of their own. */
+#include "golden.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static void ok(int rc)
+{
+    if (rc)
+        fail_msg("%s", kd_error_get()->text);
+}
+
+static void path_of(char *out, size_t cap, const char *dir, const char *name)
+{
+    ok(kd_format(out, cap, "%s/%s", dir, name));
+}
+
+struct kd_model *golden_model(struct kd_backend *be, const char *dir)
+{
+    struct kd_json *config;
+    struct kd_safetensors *file;
+    struct kd_model *m;
+    char path[512];
+
+    path_of(path, sizeof path, dir, "config.json");
+    ok(kd_json_parse_file(path, &config));
+    ok(kd_model_new(be, config, &m));
+    kd_json_free(config);
+    ok(kd_safetensors_open(dir, &file));
+    for (int i = 0; i < kd_model_params(m)->n; i++) {
+        const struct kd_param *p = &kd_model_params(m)->items[i];
+        float *values = malloc((size_t)p->count * sizeof *values);
+        struct kd_tensor t;
+        bool found;
+
+        ok(kd_safetensors_get(file, p->name, &t, &found));
+        if (found) {
+            assert_int_equal(kd_tensor_count(&t), p->count);
+            kd_safetensors_to_f32(&t, values);
+            ok(kd_params_upload(kd_model_params(m), i, values));
+        } else {
+            assert_int_equal(p->kind, KD_PARAM_BUFFER);
+        }
+        free(values);
+    }
+    kd_safetensors_close(file);
+    return m;
+}
+
+/* Rows of the JSON list of lists as ragged ids and positions. */
+static struct kd_seqs rows_of(const struct kd_json *rows, int64_t **offsets,
+                              int32_t **ids, int32_t **pos)
+{
+    struct kd_seqs s = {.n = kd_json_len(rows)};
+    int64_t at = 0;
+
+    *offsets = calloc((size_t)s.n + 1, sizeof **offsets);
+    for (int64_t i = 0; i < s.n; i++) {
+        int64_t n = kd_json_len(kd_json_at(rows, i));
+
+        (*offsets)[i + 1] = (*offsets)[i] + n;
+        s.max_len = n > s.max_len ? n : s.max_len;
+    }
+    s.n_rows = (*offsets)[s.n];
+    s.offsets = *offsets;
+    s.offsets_dev = kd_tensor1(*offsets, KD_I64, s.n + 1);
+    *ids = calloc((size_t)s.n_rows, sizeof **ids);
+    *pos = calloc((size_t)s.n_rows, sizeof **pos);
+    for (int64_t i = 0; i < s.n; i++)
+        for (int64_t k = 0; k < kd_json_len(kd_json_at(rows, i)); k++, at++) {
+            (*ids)[at] =
+                (int32_t)kd_json_as_int(kd_json_at(kd_json_at(rows, i), k), -1);
+            (*pos)[at] = (int32_t)k;
+        }
+    return s;
+}
+
+void golden_open(const char *name, struct golden *g)
+{
+    char dir[400], path[512];
+    int64_t *offsets;
+    int32_t *pos;
+
+    memset(g, 0, sizeof *g);
+    path_of(dir, sizeof dir, KD_SOURCE_DIR "/tests/golden", name);
+    ok(kd_backend_cpu(2, &g->be));
+    ok(kd_arena_new(g->be, &g->arena));
+    g->model = golden_model(g->be, dir);
+    path_of(path, sizeof path, dir, "teacher");
+    g->teacher = golden_model(g->be, path);
+    path_of(path, sizeof path, dir, "expect");
+    ok(kd_safetensors_open(path, &g->expect));
+    path_of(path, sizeof path, dir, "golden.json");
+    ok(kd_json_parse_file(path, &g->facts));
+    g->batch.src = rows_of(kd_json_get(g->facts, "source"), &g->src_offsets,
+                           &g->src_ids, &g->src_pos);
+    rows_of(kd_json_get(g->facts, "labels"), &offsets, &g->labels, &pos);
+    free(offsets);
+    free(pos);
+    g->batch.tgt = rows_of(kd_json_get(g->facts, "decoder"), &g->tgt_offsets,
+                           &g->dec_ids, &g->tgt_pos);
+    g->batch.src_ids = g->src_ids;
+    g->batch.src_pos = g->src_pos;
+    g->batch.dec_ids = g->dec_ids;
+    g->batch.labels = g->labels;
+    g->batch.tgt_pos = g->tgt_pos;
+}
+
+void golden_close(struct golden *g)
+{
+    free(g->src_offsets);
+    free(g->tgt_offsets);
+    free(g->src_ids);
+    free(g->src_pos);
+    free(g->dec_ids);
+    free(g->labels);
+    free(g->tgt_pos);
+    kd_safetensors_close(g->expect);
+    kd_json_free(g->facts);
+    kd_model_free(g->model);
+    kd_model_free(g->teacher);
+    kd_arena_free(g->arena);
+    kd_backend_free(g->be);
+}
+
+float *golden_tensor(const struct golden *g, const char *name, int64_t *n)
+{
+    struct kd_tensor t;
+    bool found;
+    float *out;
+
+    ok(kd_safetensors_get(g->expect, name, &t, &found));
+    if (!found)
+        fail_msg("no tensor %s in the fixture", name);
+    out = malloc((size_t)kd_tensor_count(&t) * sizeof *out);
+    kd_safetensors_to_f32(&t, out);
+    if (n)
+        *n = kd_tensor_count(&t);
+    return out;
+}
+
+double golden_number(const struct golden *g, const char *object, const char *key)
+{
+    const struct kd_json *j = object ? kd_json_get(g->facts, object) : g->facts;
+
+    assert_true(kd_json_has(j, key));
+    return kd_json_num(j, key, 0);
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A language model that is a table: logits are a hash of (source, prefix, token), exact
+ * in float32, the same as in golden/decode/make_cases.py. */
+#ifndef KDHPC_TESTS_TABLE_LM_H
+#define KDHPC_TESTS_TABLE_LM_H
+
+#include "kdhpc/tensor/backend.h"
+
+struct table_lm {
+    int64_t vocab;
+    double eos_bias; /* added to token 2 */
+    const int64_t *sources;
+    uint64_t *hash, *next; /* of each row's prefix */
+    float *logits;
+    int64_t n_rows, max_rows, n_calls;
+};
+
+int table_lm_new(const int64_t *sources, int64_t max_rows, int64_t vocab,
+                 double eos_bias, struct table_lm **out) KD_MUST_CHECK;
+void table_lm_free(struct table_lm *lm);
+
+/** As kd_decoder_step, with the table as ARG. */
+int table_lm_step(void *arg, int64_t n_rows, const int32_t *parent,
+                  const int32_t *source, const int32_t *tokens,
+                  struct kd_tensor *logits) KD_MUST_CHECK;
+
+#endif
