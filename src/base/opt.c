@@ -24,15 +24,6 @@ struct resolution {
 
 /* ---- the set ---- */
 
-int kd_opt_n_rows(const struct kd_opt_group *g)
-{
-    int n = g->n_rows;
-
-    while (g->n_rows == 0 && g->rows[n].name)
-        n++;
-    return n;
-}
-
 int kd_opt_group_rows(const struct kd_opt_group *g)
 {
     int n = g->n_rows;
@@ -46,8 +37,6 @@ int kd_opt_group_rows(const struct kd_opt_group *g)
 
 static int add_group(struct kd_opts *o, const struct kd_opt_group *g, char *config)
 {
-    int n = kd_opt_n_rows(g);
-
     int n_rows = kd_opt_group_rows(g);
 
     for (int i = 0; i < n_rows; i++) {

@@ -35,9 +35,6 @@ struct opt_input {
 int kd_opt_parse(struct kd_opts *o, struct opt_value *v,
                  const struct opt_input *input) KD_MUST_CHECK;
 
-/** Number of rows of G, which may leave it to the row without a name that ends them. */
-int kd_opt_n_rows(const struct kd_opt_group *g);
-
 /** Set the field to its unset value.  Local. */
 void kd_opt_unset(struct opt_value *v);
 bool kd_opt_is_unset(const struct opt_value *v);

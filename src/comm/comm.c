@@ -62,6 +62,14 @@ static void find_places(struct kd_comm *c)
     MPI_Comm_size(c->node, &c->node_size);
 }
 
+/* KD_NODE_STAGE=0 sends sums through MPI also on one node, to compare the two. */
+static bool stage_unwanted(void)
+{
+    const char *want = getenv("KD_NODE_STAGE");
+
+    return want && strcmp(want, "0") == 0;
+}
+
 static int alloc_gather(struct kd_comm *c)
 {
     KD_TRY(KD_FAULT("comm.start"));
@@ -72,7 +80,7 @@ static int alloc_gather(struct kd_comm *c)
 int kd_comm_start(struct kd_comm **out)
 {
     struct kd_comm *c = NULL;
-    int64_t nodes_differ;
+    int64_t no_stage;
     int rc = KD_OK;
 
     *out = NULL;
@@ -87,9 +95,9 @@ int kd_comm_start(struct kd_comm **out)
     find_places(c);
     kd_log_setup(c->rank, c->size, KD_LOG_INFO, KD_PROGRESS_AUTO);
     KD_GO(kd_agree(c, alloc_gather(c)));
-    nodes_differ = c->node_size != c->size;
-    KD_GO(kd_allreduce_i64(c, &nodes_differ, 1, KD_MAX));
-    if (c->size > 1 && !nodes_differ)
+    no_stage = c->node_size != c->size || stage_unwanted();
+    KD_GO(kd_allreduce_i64(c, &no_stage, 1, KD_MAX));
+    if (c->size > 1 && !no_stage)
         KD_GO(kd_node_stage_new(c, &c->stage));
     *out = c;
     return KD_OK;

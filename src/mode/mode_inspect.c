@@ -1,11 +1,499 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Says what a file or directory of this program is, whether it is valid, and what is in
+ * it.
+ *
+ * Everything found goes into one JSON report, which is printed as it is (--json) or as
+ * indented lines.  A part that is damaged does not end the inspection: it is marked,
+ * the rest of a run directory is still looked at, and the exit code says 3.  All ranks
+ * look at the same files and take the same way; rank 0 prints. */
+#include "kdhpc/base/json.h"
+#include "kdhpc/base/mem.h"
 #include "kdhpc/mode/mode.h"
+#include "kdhpc/store/corpus.h"
+#include "kdhpc/store/h5.h"
+#include "kdhpc/store/listing.h"
+#include "kdhpc/store/safetensors.h"
+
+#include <dirent.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct inspect_config {
+    const char *path;
+    bool verify, json;
+};
+
+static const struct kd_opt_row rows[] = {
+    {.name = "path",
+     .type = KD_OPT_STR,
+     .offset = offsetof(struct inspect_config, path),
+     .help = "file, model directory or run directory to look at",
+     .flags = KD_OPT_REQUIRED},
+    {.name = "verify",
+     .type = KD_OPT_BOOL,
+     .offset = offsetof(struct inspect_config, verify),
+     .def = "false",
+     .help = "recompute the digests of .h5 files"},
+    {.name = "json",
+     .type = KD_OPT_BOOL,
+     .offset = offsetof(struct inspect_config, json),
+     .def = "false",
+     .help = "print the report as JSON"},
+};
+
+static const struct kd_opt_group groups[] = {
+    {"Inspection", rows, sizeof rows / sizeof *rows, 0},
+};
+
+static int inspect_path(struct kd_comm *comm, const char *path, bool verify, int depth,
+                        struct kd_json **out);
+
+static bool ends_with(const char *text, const char *tail)
+{
+    size_t n = strlen(text), m = strlen(tail);
+
+    return n >= m && strcmp(text + n - m, tail) == 0;
+}
+
+/* ---- files of the store ---- */
+
+static int add_dataset(struct kd_json *list, const struct kd_store_item *item)
+{
+    struct kd_json *j = kd_json_object();
+    int rc = KD_OK;
+
+    KD_GO(kd_json_set_str(j, "name", item->name));
+    KD_GO(kd_json_set_str(j, "dtype", item->dtype));
+    KD_GO(kd_json_set_int(j, "rows", item->rows));
+    if (item->cols != 1)
+        KD_GO(kd_json_set_int(j, "cols", item->cols));
+    return kd_json_append(list, j);
+out:
+    kd_json_free(j);
+    return rc;
+}
+
+static int add_listing(const struct kd_store_listing *l, struct kd_json *r)
+{
+    struct kd_json *list = kd_json_array();
+    int rc = KD_OK;
+
+    KD_GO(kd_json_set_str(r, "kind", l->schema));
+    KD_GO(kd_json_set_int(r, "schema_version", l->schema_version));
+    KD_GO(kd_json_set_str(r, "kdhpc_version", l->version));
+    KD_GO(kd_json_set_str(r, "digest", l->digest));
+    if (l->parents[0])
+        KD_GO(kd_json_set_str(r, "parents", l->parents));
+    for (int64_t i = 0; i < l->n; i++)
+        KD_GO(add_dataset(list, &l->items[i]));
+    return kd_json_set_json(r, "datasets", list);
+out:
+    kd_json_free(list);
+    return rc;
+}
+
+static int add_split(const struct kd_corpus *c, const char *split, struct kd_json *list)
+{
+    struct kd_json *j = kd_json_object();
+    int64_t tokens[2] = {0, 0}, longest[2] = {0, 0}, n;
+    int rc = KD_OK;
+
+    for (int64_t i = 0; i < kd_corpus_size(c); i++) {
+        for (int k = 0; k < 2; k++) {
+            (void)(k ? kd_corpus_target(c, i, &n) : kd_corpus_source(c, i, &n));
+            tokens[k] += n;
+            longest[k] = n > longest[k] ? n : longest[k];
+        }
+    }
+    KD_GO(kd_json_set_str(j, "split", split));
+    KD_GO(kd_json_set_int(j, "examples", kd_corpus_size(c)));
+    KD_GO(kd_json_set_int(j, "source_tokens", tokens[0]));
+    KD_GO(kd_json_set_int(j, "target_tokens", tokens[1]));
+    KD_GO(kd_json_set_int(j, "longest_source", longest[0]));
+    KD_GO(kd_json_set_int(j, "longest_target", longest[1]));
+    return kd_json_append(list, j);
+out:
+    kd_json_free(j);
+    return rc;
+}
+
+/* Open every split, which validates it. */
+static int look_corpus(struct kd_comm *comm, const char *path,
+                       const struct kd_store_listing *l, struct kd_json *r)
+{
+    struct kd_json *list = kd_json_array();
+    char *paths[1] = {(char *)(uintptr_t)path};
+    int rc = KD_OK;
+
+    for (int64_t i = 0; i < l->n && !rc; i++) {
+        char split[KD_STORE_NAME_MAX];
+        struct kd_corpus *c = NULL;
+        const char *slash = strchr(l->items[i].name, '/');
+
+        if (!slash || strcmp(slash, "/id") != 0)
+            continue;
+        memcpy(split, l->items[i].name, (size_t)(slash - l->items[i].name));
+        split[slash - l->items[i].name] = '\0';
+        rc = kd_corpus_open(comm, paths, 1, split, &c);
+        if (!rc)
+            rc = kd_agree(comm, add_split(c, split, list));
+        if (!rc && !kd_json_has(r, "vocab_size"))
+            rc = kd_agree(comm,
+                          kd_json_set_int(r, "vocab_size", kd_corpus_vocab_size(c)));
+        kd_corpus_close(c);
+    }
+    if (rc) {
+        kd_json_free(list);
+        return rc;
+    }
+    return kd_agree(comm, kd_json_set_json(r, "splits", list));
+}
+
+static int look_checkpoint(struct kd_comm *comm, const char *path, struct kd_json *r)
+{
+    struct kd_h5 *f = NULL;
+    struct kd_json *state = NULL;
+    char *text = NULL;
+    int64_t step = 0;
+    int rc = KD_OK;
+
+    KD_GO(kd_h5_open(comm, path, &f));
+    KD_GO(kd_h5_get_attr_i64(f, "step", &step));
+    KD_GO(kd_h5_read_text(f, "state", &text));
+    KD_ALL_GO(comm, kd_json_set_int(r, "step", step));
+    KD_ALL_GO(comm, kd_json_parse(text, (int64_t)strlen(text), path, &state));
+    KD_ALL_GO(comm, kd_json_set_json(r, "state", state));
+    state = NULL;
+out:
+    kd_json_free(state);
+    free(text);
+    kd_h5_abandon(f);
+    return rc;
+}
+
+static int look_h5(struct kd_comm *comm, const char *path, bool verify,
+                   struct kd_json *r)
+{
+    struct kd_store_listing l = {0};
+    int rc = kd_agree(comm, kd_store_list(path, verify, &l));
+
+    if (!rc)
+        rc = kd_agree(comm, add_listing(&l, r));
+    if (!rc && (strcmp(l.schema, "kdhpc.corpus") == 0 ||
+                strcmp(l.schema, "kdhpc.labels") == 0))
+        rc = look_corpus(comm, path, &l, r);
+    if (!rc && strcmp(l.schema, "kdhpc.checkpoint") == 0)
+        rc = look_checkpoint(comm, path, r);
+    if (!rc && verify)
+        rc = kd_agree(comm, kd_json_set_bool(r, "digests_match", true));
+    kd_store_listing_free(&l);
+    return rc;
+}
+
+/* ---- models, tokenizers, texts; all local ---- */
+
+static int look_weights(const char *dir, struct kd_json *r)
+{
+    struct kd_safetensors *s = NULL;
+    struct kd_tensor t = {0};
+    int64_t values = 0;
+    bool found;
+    int rc = KD_OK;
+
+    KD_GO(kd_safetensors_open(dir, &s));
+    for (int i = 0; i < kd_safetensors_count(s); i++) {
+        KD_GO(kd_safetensors_get(s, kd_safetensors_name(s, i), &t, &found));
+        values += kd_tensor_count(&t);
+    }
+    KD_GO(kd_json_set_int(r, "tensors", kd_safetensors_count(s)));
+    KD_GO(kd_json_set_int(r, "values", values));
+    if (kd_safetensors_count(s))
+        KD_GO(kd_json_set_str(r, "dtype", kd_dtype_name(t.dtype)));
+out:
+    kd_safetensors_close(s);
+    return rc;
+}
+
+static int look_model(const char *dir, struct kd_json *r)
+{
+    static const char *const keys[] = {"d_model", "encoder_layers", "decoder_layers",
+                                       "vocab_size"};
+    struct kd_json *config = NULL;
+    char *path = NULL;
+    int rc = KD_OK;
+
+    KD_GO(kd_json_set_str(r, "kind", "model"));
+    KD_GO(kd_path_join(dir, "config.json", &path));
+    KD_GO(kd_json_parse_file(path, &config));
+    KD_GO(
+        kd_json_set_str(r, "model_type", kd_json_str(config, "model_type", "(none)")));
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        if (kd_json_has(config, keys[i]))
+            KD_GO(kd_json_set_int(r, keys[i], kd_json_int(config, keys[i], 0)));
+    }
+    KD_GO(look_weights(dir, r));
+out:
+    kd_json_free(config);
+    free(path);
+    return rc;
+}
+
+static int look_lines(const char *path, bool json, struct kd_json *r)
+{
+    struct kd_str text = {0};
+    struct kd_json *j = NULL;
+    int64_t lines = 0, at = 0;
+    int rc = KD_OK;
+
+    KD_GO(kd_json_set_str(r, "kind", json ? "JSON lines" : "text"));
+    KD_GO(kd_read_file(path, &text));
+    if (kd_utf8_invalid_at(text.data, text.len) >= 0)
+        KD_GO(KD_FAIL(KD_EINPUT, "%s is not UTF-8 at byte %" PRId64, path,
+                      kd_utf8_invalid_at(text.data, text.len)));
+    while (at < text.len) {
+        const char *end = memchr(text.data + at, '\n', (size_t)(text.len - at));
+        int64_t len = end ? end - text.data - at : text.len - at;
+
+        lines++;
+        if (json) {
+            kd_json_free(j);
+            j = NULL;
+            KD_GO(kd_json_parse(text.data + at, len, path, &j));
+        }
+        at += len + 1;
+    }
+    KD_GO(kd_json_set_int(r, "lines", lines));
+    if (j) {
+        KD_GO(kd_json_set_json(r, "last", j));
+        j = NULL;
+    }
+out:
+    kd_json_free(j);
+    kd_str_free(&text);
+    return rc;
+}
+
+static int look_json(const char *path, struct kd_json *r)
+{
+    struct kd_json *j = NULL;
+
+    KD_TRY(kd_json_set_str(r, "kind", "JSON"));
+    KD_TRY(kd_json_parse_file(path, &j));
+    return kd_json_set_json(r, "content", j);
+}
+
+static int look_safetensors(const char *path, struct kd_json *r)
+{
+    const char *slash = strrchr(path, '/');
+    char *dir = NULL;
+    int rc = KD_OK;
+
+    KD_TRY(kd_json_set_str(r, "kind", "safetensors"));
+    if (strcmp(slash ? slash + 1 : path, "model.safetensors") != 0)
+        return KD_FAIL(KD_EINPUT,
+                       "%s: weights are looked at as model.safetensors or "
+                       "as a model directory",
+                       path);
+    if (slash)
+        KD_TRY(kd_strndup(path, slash - path + (slash == path), &dir));
+    rc = look_weights(dir ? dir : ".", r);
+    free(dir);
+    return rc;
+}
+
+static int look_file(const char *path, struct kd_json *r)
+{
+    if (ends_with(path, ".safetensors"))
+        return look_safetensors(path, r);
+    if (ends_with(path, ".jsonl"))
+        return look_lines(path, true, r);
+    if (ends_with(path, ".json"))
+        return look_json(path, r);
+    if (ends_with(path, ".yaml") || ends_with(path, ".txt"))
+        return look_lines(path, false, r);
+    return KD_FAIL(KD_EINPUT, "%s is not a kind of file that this program writes",
+                   path);
+}
+
+/* ---- directories ---- */
+
+/* Entries of a run directory that are worth a look of their own. */
+static int is_part(const struct dirent *e)
+{
+    return ends_with(e->d_name, ".h5") || ends_with(e->d_name, ".jsonl") ||
+           strcmp(e->d_name, "metrics.json") == 0 ||
+           strcmp(e->d_name, "generations.txt") == 0 ||
+           strcmp(e->d_name, "run.yaml") == 0 || strcmp(e->d_name, "model") == 0;
+}
+
+static bool dir_has(const char *dir, const char *name)
+{
+    char *path = NULL;
+    bool has = kd_path_join(dir, name, &path) == KD_OK && kd_path_exists(path);
+
+    free(path);
+    return has;
+}
+
+static int look_parts(struct kd_comm *comm, const char *dir, bool verify, int depth,
+                      struct dirent **names, int n, struct kd_json *list)
+{
+    for (int i = 0; i < n; i++) {
+        struct kd_json *part = NULL;
+        char *path = NULL;
+        int rc = kd_agree(comm, kd_path_join(dir, names[i]->d_name, &path));
+
+        if (!rc)
+            rc = inspect_path(comm, path, verify, depth + 1, &part);
+        free(path);
+        KD_TRY(rc);
+        KD_ALL(comm, kd_json_append(list, part));
+    }
+    return KD_OK;
+}
+
+static bool all_valid(const struct kd_json *list)
+{
+    for (int64_t i = 0; i < kd_json_len(list); i++) {
+        if (!kd_json_bool(kd_json_at(list, i), "valid", false))
+            return false;
+    }
+    return true;
+}
+
+static int look_dir(struct kd_comm *comm, const char *dir, bool verify, int depth,
+                    struct kd_json *r)
+{
+    bool model = dir_has(dir, "config.json"), known = model;
+    struct kd_json *list = kd_json_array();
+    struct dirent **names = NULL;
+    int n = depth < 2 ? scandir(dir, &names, is_part, alphasort) : 0;
+    int rc = KD_OK;
+
+    if (model) {
+        KD_ALL_GO(comm, look_model(dir, r));
+    } else if (dir_has(dir, "tokenizer_config.json")) {
+        known = true;
+        KD_ALL_GO(comm, kd_json_set_str(r, "kind", "tokenizer"));
+    }
+    if (n <= 0 && !known)
+        KD_ALL_GO(comm,
+                  KD_FAIL(KD_EINPUT, "%s holds nothing that this program wrote", dir));
+    if (!known)
+        KD_ALL_GO(comm, kd_json_set_str(r, "kind", "run"));
+    KD_GO(look_parts(comm, dir, verify, depth, names, n, list));
+    if (!all_valid(list))
+        KD_ALL_GO(comm, KD_FAIL(KD_EINPUT, "%s has parts that are not valid", dir));
+out:
+    for (int i = 0; i < n; i++)
+        free(names[i]);
+    free(names);
+    if (kd_json_len(list) == 0)
+        kd_json_free(list);
+    else if (kd_json_set_json(r, "parts", list) && !rc)
+        rc = KD_ENOMEM;
+    return rc;
+}
+
+/* Report on PATH; a failure to validate goes into the report.  Collective. */
+static int inspect_path(struct kd_comm *comm, const char *path, bool verify, int depth,
+                        struct kd_json **out)
+{
+    struct kd_json *r = kd_json_object();
+    int rc = kd_json_set_str(r, "path", path);
+
+    *out = r;
+    KD_ALL(comm, rc);
+    if (!kd_path_exists(path))
+        rc = kd_agree(comm, KD_FAIL(KD_EINPUT, "%s does not exist", path));
+    else if (kd_path_is_dir(path))
+        rc = look_dir(comm, path, verify, depth, r);
+    else if (ends_with(path, ".h5"))
+        rc = look_h5(comm, path, verify, r);
+    else
+        rc = kd_agree(comm, look_file(path, r));
+    if (rc && rc != KD_EINPUT)
+        return rc;
+    KD_ALL(comm, kd_json_set_bool(r, "valid", rc == KD_OK));
+    if (rc) {
+        KD_ALL(comm, kd_json_set_str(r, "error", kd_error_get()->text));
+        kd_error_clear();
+    }
+    return KD_OK;
+}
+
+/* ---- printing ---- */
+
+static int print_value(const char *key, const struct kd_json *v, int indent)
+{
+    char *text = NULL;
+
+    if (kd_json_is_object(v)) {
+        printf("%*s%s\n", indent, "", key);
+        for (void *it = kd_json_first(v); it; it = kd_json_next(v, it))
+            KD_TRY(print_value(kd_json_key(it), kd_json_value(it), indent + 2));
+        return KD_OK;
+    }
+    if (kd_json_is_array(v) && kd_json_len(v) && kd_json_is_object(kd_json_at(v, 0))) {
+        for (int64_t i = 0; i < kd_json_len(v); i++)
+            KD_TRY(print_value(key, kd_json_at(v, i), indent));
+        return KD_OK;
+    }
+    if (kd_json_is_string(v)) {
+        printf("%*s%-16s %s\n", indent, "", key, kd_json_as_str(v, ""));
+        return KD_OK;
+    }
+    KD_TRY(kd_json_dump(v, &text));
+    printf("%*s%-16s %s\n", indent, "", key, text);
+    free(text);
+    return KD_OK;
+}
+
+static int print_report(const struct kd_json *r, bool json)
+{
+    char *text = NULL;
+
+    if (json) {
+        KD_TRY(kd_json_dump(r, &text));
+        puts(text);
+        free(text);
+    } else {
+        printf("%s: %s, %s\n", kd_json_str(r, "path", ""),
+               kd_json_str(r, "kind", "unknown"),
+               kd_json_bool(r, "valid", false) ? "valid" : "NOT VALID");
+        for (void *it = kd_json_first(r); it; it = kd_json_next(r, it))
+            KD_TRY(print_value(kd_json_key(it), kd_json_value(it), 2));
+    }
+    if (fflush(stdout))
+        return KD_FAIL(KD_EOUTPUT, "cannot write the report to standard output");
+    return KD_OK;
+}
 
 static int run(struct kd_run *r, void *config)
 {
-    (void)r;
-    (void)config;
-    return KD_FAIL(KD_EUSAGE, "mode inspect is being written");
+    const struct inspect_config *c = config;
+    struct kd_json *report = NULL;
+    int rc = KD_OK;
+
+    KD_GO(inspect_path(r->comm, c->path, c->verify, 0, &report));
+    KD_ALL_GO(r->comm,
+              kd_comm_rank(r->comm) == 0 ? print_report(report, c->json) : KD_OK);
+    if (!kd_json_bool(report, "valid", false))
+        rc = kd_agree(r->comm, KD_FAIL(KD_EINPUT, "%s",
+                                       kd_json_str(report, "error", "not valid")));
+out:
+    kd_json_free(report);
+    return rc;
 }
 
-const struct kd_mode kd_mode_inspect = {.name = "inspect", .summary = "", .run = run};
+const struct kd_mode kd_mode_inspect = {
+    .name = "inspect",
+    .summary = "say what a file or directory of this program is, and whether it is "
+               "valid",
+    .groups = groups,
+    .n_groups = sizeof groups / sizeof *groups,
+    .config_bytes = sizeof(struct inspect_config),
+    .run = run,
+};

@@ -160,7 +160,8 @@ static int put_target(const struct job *j, struct kd_label_rows *r, const int32_
     buf->n = n;
     if (!ended)
         buf->v[buf->n++] = eos;
-    if (kd_model_arch(j->teacher)->start_rule == KD_START_LAST_LABEL)
+    if (kd_model_arch(j->teacher)->start_rule == KD_START_LAST_LABEL &&
+        buf->v[buf->n - 1] != j->g.start_id)
         buf->v[buf->n++] = j->g.start_id;
     KD_TRY(kd_label_rows_put(r, KD_LABEL_TARGET, buf->v, buf->n, sizeof(int32_t)));
     KD_TRY(kd_tokenizer_decode(j->tokenizer, ids, n, text));

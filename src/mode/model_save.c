@@ -174,12 +174,11 @@ out:
 static int write_tokenizer(const struct save *s)
 {
     const char *names[MAX_TOKENIZER_FILES];
-    int n;
 
     if (!s->tokenizer_dir)
         return KD_OK;
-    n = kd_tokenizer_files(s->tokenizer_dir, names, MAX_TOKENIZER_FILES);
-    for (int i = 0; i < n; i++)
+    KD_TRY(kd_tokenizer_files(s->tokenizer_dir, names, MAX_TOKENIZER_FILES));
+    for (int i = 0; names[i]; i++)
         KD_TRY(copy_member(s->tokenizer_dir, s->part, names[i]));
     return KD_OK;
 }
@@ -196,13 +195,13 @@ static bool ends_with(const char *name, const char *end)
 /* Members of the old directory that go with the old model. */
 struct old_members {
     bool keep_rest; /* move everything else to DIR; else all goes */
+    /* NULL-terminated; none where the new directory brings no tokenizer */
     const char *tokenizer[MAX_TOKENIZER_FILES];
-    int n_tokenizer; /* 0 where the new directory brings no tokenizer */
 };
 
 static bool is_model_file(const struct old_members *old, const char *name)
 {
-    for (int i = 0; i < old->n_tokenizer; i++)
+    for (int i = 0; old->tokenizer[i]; i++)
         if (!strcmp(old->tokenizer[i], name))
             return true;
     return !strcmp(name, "config.json") || !strcmp(name, "generation_config.json") ||
@@ -246,8 +245,7 @@ static int clear_part(const struct save *s, bool keep_rest)
                                : KD_FAIL(KD_EOUTPUT, "cannot read %s: %s", s->part,
                                          strerror(errno));
     if (s->tokenizer_dir)
-        old.n_tokenizer =
-            kd_tokenizer_files(s->part, old.tokenizer, MAX_TOKENIZER_FILES);
+        rc = kd_tokenizer_files(s->part, old.tokenizer, MAX_TOKENIZER_FILES);
     while (!rc && (e = readdir(d)))
         if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
             rc = clear_member(s, &old, e->d_name);

@@ -181,7 +181,9 @@ static int put_additional(struct kd_tokenizer *t, enum kd_layout layout,
 int kd_special_read(struct kd_tokenizer *t, enum kd_layout layout,
                     const struct kd_side_files *f)
 {
-    const struct kd_json *decoder = kd_json_get(f->config, "added_tokens_decoder");
+    const struct kd_json *decoder = kd_json_has(f->config, "added_tokens_decoder")
+                                        ? kd_json_get(f->config, "added_tokens_decoder")
+                                        : NULL;
     int32_t *const ids[N_SPECIAL] = {
         [BOS] = &t->bos, [EOS] = &t->eos, [UNK] = &t->unk, [PAD] = &t->pad};
 

@@ -10,6 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+/** Child KEY, or NULL where it is absent or JSON null. */
+static const struct kd_json *part(const struct kd_json *j, const char *key)
+{
+    return kd_json_has(j, key) ? kd_json_get(j, key) : NULL;
+}
+
 static const char *type_of(const struct kd_json *j)
 {
     return kd_json_str(j, "type", "");
@@ -347,20 +353,20 @@ static int read_added(struct kd_tokenizer *t, const struct kd_json *list)
 
 static int read_parts(struct kd_tokenizer *t, const struct kd_json *j)
 {
-    const struct kd_json *model = kd_json_get(j, "model");
+    const struct kd_json *model = part(j, "model");
     bool unigram = is_type(model, "Unigram") ||
                    (!kd_json_has(model, "type") && kd_json_has(model, "unk_id"));
 
-    KD_TRY(read_normalizer(t, kd_json_get(j, "normalizer")));
-    KD_TRY(read_cutter(t, kd_json_get(j, "pre_tokenizer")));
-    KD_TRY(read_decoder(t, kd_json_get(j, "decoder")));
+    KD_TRY(read_normalizer(t, part(j, "normalizer")));
+    KD_TRY(read_cutter(t, part(j, "pre_tokenizer")));
+    KD_TRY(read_decoder(t, part(j, "decoder")));
     t->merges.byte_level = t->cutter == KD_CUT_BYTE_LEVEL;
     if (!unigram && !is_type(model, "BPE") && kd_json_has(model, "type"))
         return refuse("model", model);
     KD_TRY(unigram ? read_unigram(t, model) : read_bpe(t, model));
-    KD_TRY(read_post(kd_json_get(j, "post_processor"), &t->affix[KD_SOURCE]));
+    KD_TRY(read_post(part(j, "post_processor"), &t->affix[KD_SOURCE]));
     t->affix[KD_TARGET] = t->affix[KD_SOURCE];
-    return read_added(t, kd_json_get(j, "added_tokens"));
+    return read_added(t, part(j, "added_tokens"));
 }
 
 int kd_read_tokenizer_json(struct kd_tokenizer *t, const char *path)

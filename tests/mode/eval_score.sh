@@ -67,7 +67,7 @@ assert three["n_obs"] == 48 and six["n_obs"] == 10, (three, six)
 for k in ("rouge1", "rouge2", "rougeL", "rougeLsum"):
     assert three[k] == three[k + "_low"] == three[k + "_high"] == 100, three
     assert six[k + "_low"] <= six[k] <= six[k + "_high"] < 100, six
-# Three words of six, all of the target: precision 1/2 (words may repeat: then more), recall 1.
+# Six words of which the first three are the target: precision 1/2, recall 1.
 assert abs(six["rougeL"] - 200 / 3) < 1e-9, six
 P
 

@@ -192,8 +192,8 @@ static void check_attention(struct setting s, int64_t n, const int64_t *q_len,
     compare(&b);
 }
 
-static const int64_t lengths[] = {1, 7, 64, 0, 65, 150}, kv_lengths[] = {5, 1, 33,
-                                                                         4, 0, 70};
+static const int64_t lengths[] = {1, 7, 64, 0, 65, 150},
+                     kv_lengths[] = {5, 1, 33, 4, 0, 70};
 
 static void self_attention(void **state)
 {

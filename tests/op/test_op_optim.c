@@ -80,21 +80,17 @@ static void adamw_golden(void **state)
                          .weight_decay = 0.01,
                          .grad_scale = 1.0};
     const float grads[] = {0.5f, -0.25f};
-    const double want[] = {0.899000002, 0.870499984}, hf[] = {0.899100063, 0.871593908};
+    const double want[] = {0.899100063, 0.871593908};
 
     (void)state;
-    for (int order = 0; order < 2; order++) {
-        a.hf_order = order;
-        *p = 1.0f;
-        *m = *v = 0.0f;
-        for (a.step = 1; a.step <= 2; a.step++) {
-            *g = grads[a.step - 1];
-            assert_int_equal(ot.be[0]->ops->adamw(ot.be[0], &a), 0);
-            if (order)
-                ot_near(*p, hf[a.step - 1], 2e-7, 0.0, "hf order", a.step);
-        }
+    a.hf_order = true;
+    *p = 1.0f;
+    *m = *v = 0.0f;
+    for (a.step = 1; a.step <= 2; a.step++) {
+        *g = grads[a.step - 1];
+        assert_int_equal(ot.be[0]->ops->adamw(ot.be[0], &a), 0);
+        ot_near(*p, want[a.step - 1], 2e-7, 0.0, "hf order", a.step);
     }
-    (void)want;
 }
 
 /* Three steps in double; PARAM, ROW and COL are updated. */
@@ -129,9 +125,9 @@ static void want_adafactor(const struct kd_adafactor *a, const float *grad,
         square += u[e] * u[e];
     }
     for (int64_t e = 0; e < n; e++)
-        param[e] = param[e] * (1.0 - a->lr * a->weight_decay) -
-                   a->lr * u[e] /
-                       fmax(1.0, sqrt(square / (double)n) / a->clip_threshold);
+        param[e] =
+            param[e] * (1.0 - a->lr * a->weight_decay) -
+            a->lr * u[e] / fmax(1.0, sqrt(square / (double)n) / a->clip_threshold);
     free(u);
 }
 

@@ -27,11 +27,7 @@ static struct norm_case norm_case(struct dims d, enum kd_norm_kind kind, bool re
     float *gamma = ot_normal(d.cols, 1.0), *beta = ot_normal(d.cols, 1.0);
     struct norm_case c = {
         .norm = {kind, 1e-5f, gamma, kind == KD_NORM_LAYER ? beta : NULL},
-        .drop = {.p = p,
-                 .seed = 99,
-                 .step = 1,
-                 .site = 4,
-                 .row_keys = ot_keys(d.rows)},
+        .drop = {.p = p, .seed = 99, .step = 1, .site = 4, .row_keys = ot_keys(d.rows)},
         .d = d,
         .acc = acc,
         .x = ot_normal(n, 2.0),

@@ -5,8 +5,8 @@
 
 static void table_is_full(void **state)
 {
-    void (*const *slot)(void) = (void *)(uintptr_t)((const char *)ot.be[0]->ops +
-                                                    sizeof(const char *));
+    void (*const *slot)(void) =
+        (void *)(uintptr_t)((const char *)ot.be[0]->ops + sizeof(const char *));
 
     (void)state;
     assert_string_equal(ot.be[0]->ops->name, "cpu");

@@ -75,8 +75,9 @@ int kd_barrier(struct kd_comm *comm) KD_MUST_CHECK;
 
 /* ---- data plane ---- */
 
-/** Sum the float32 tensor T (on BE) over the ranks, in place.  Collective.  Blocks
- * until done. */
+/** Sum the float32 tensor T (on BE) over the ranks, in place; all ranks get the same
+ * bits.  Collective.  Blocks until done.  Ranks of one node add in rank order through
+ * memory that they share (KD_NODE_STAGE=0 in the environment: through MPI). */
 int kd_allreduce_tensor(struct kd_comm *comm, struct kd_backend *be,
                         struct kd_tensor t) KD_MUST_CHECK;
 

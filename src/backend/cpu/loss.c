@@ -26,34 +26,27 @@ struct ce_sums {
 
 static struct ce_sums ce_pass(const float *z, float top, float *e, int64_t n)
 {
-    struct ce_sums s = {0.0, 0.0};
+    double exps = 0.0, shifted = 0.0;
 
-    for (int64_t i = 0; i < n; i += RUN) {
-        int64_t end = cpu_min(n, i + RUN);
-        float exps = 0.0f, shifted = 0.0f;
-
-        if (e) {
+    if (e) {
 #pragma omp simd reduction(+ : exps, shifted)
-            for (int64_t j = i; j < end; j++) {
-                float d = z[j] - top;
+        for (int64_t j = 0; j < n; j++) {
+            float d = z[j] - top;
 
-                e[j] = vm_exp(d);
-                exps += e[j];
-                shifted += d;
-            }
-        } else {
-#pragma omp simd reduction(+ : exps, shifted)
-            for (int64_t j = i; j < end; j++) {
-                float d = z[j] - top;
-
-                exps += vm_exp(d);
-                shifted += d;
-            }
+            e[j] = vm_exp(d);
+            exps += (double)e[j];
+            shifted += (double)d;
         }
-        s.exps += exps;
-        s.shifted += shifted;
+    } else {
+#pragma omp simd reduction(+ : exps, shifted)
+        for (int64_t j = 0; j < n; j++) {
+            float d = z[j] - top;
+
+            exps += (double)vm_exp(d);
+            shifted += (double)d;
+        }
     }
-    return s;
+    return (struct ce_sums){exps, shifted};
 }
 
 /* Sums over a row of the KL part: exponentials of both, and e_t (d_t - d_s) with d = (z
@@ -62,34 +55,32 @@ struct kl_sums {
     double exps_s, exps_t, cross;
 };
 
-/* Leaves e_t in ZT, and e_s in ES if it is not NULL. */
+/* Leaves e_t in ZT, and e_s in ES (which may be ZS) if it is not NULL. */
 static struct kl_sums kl_pass(const float *zs, float top_s, float *es, float *zt,
                               float top_t, float inv_t, int64_t n)
 {
-    struct kl_sums s = {0.0, 0.0, 0.0};
+    double exps_s = 0.0, exps_t = 0.0, cross = 0.0;
+    float keep[RUN];
 
     for (int64_t i = 0; i < n; i += RUN) {
         int64_t width = cpu_min(RUN, n - i);
-        float sum_s = 0.0f, sum_t = 0.0f, cross = 0.0f, keep[RUN];
 
-#pragma omp simd reduction(+ : sum_s, sum_t, cross)
+#pragma omp simd reduction(+ : exps_s, exps_t, cross)
         for (int64_t j = 0; j < width; j++) {
             float ds = (zs[i + j] - top_s) * inv_t, dt = (zt[i + j] - top_t) * inv_t;
             float e = vm_exp(ds), et = vm_exp(dt);
+            float term = et * (dt - ds);
 
             keep[j] = e;
             zt[i + j] = et;
-            sum_s += e;
-            sum_t += et;
-            cross += et > 0.0f ? et * (dt - ds) : 0.0f; /* 0 log 0 = 0 */
+            exps_s += (double)e;
+            exps_t += (double)et;
+            cross += (double)(et > 0.0f ? term : 0.0f); /* 0 log 0 = 0 */
         }
         if (es)
             memcpy(es + i, keep, (size_t)width * sizeof *es);
-        s.exps_s += sum_s;
-        s.exps_t += sum_t;
-        s.cross += cross;
     }
-    return s;
+    return (struct kl_sums){exps_s, exps_t, cross};
 }
 
 /* Whether LABEL is the first column of Z that holds the maximum TOP. */

@@ -11,8 +11,9 @@
 
 struct adamw {
     const struct kd_adamw *a;
-    float beta1, beta2, rate; /* rate: of the update m / (sqrt(v) c + eps) */
-    float root_scale;         /* c */
+    float beta1, beta2, fresh1, fresh2; /* fresh = 1 - beta, not from float betas */
+    float rate;                         /* of the update m / (sqrt(v) c + eps) */
+    float root_scale;                   /* c */
     float decay_before, decay_after, eps, grad_scale;
 };
 
@@ -26,8 +27,8 @@ static void adamw_task(void *arg, int64_t task, int thread)
     (void)thread;
     for (int64_t i = task * CPU_FLAT; i < end; i++) {
         float g = grad[i] * p->grad_scale;
-        float mi = p->beta1 * m[i] + (1.0f - p->beta1) * g;
-        float vi = p->beta2 * v[i] + (1.0f - p->beta2) * (g * g);
+        float mi = p->beta1 * m[i] + p->fresh1 * g;
+        float vi = p->beta2 * v[i] + p->fresh2 * (g * g);
         float x = param[i] * p->decay_before;
 
         m[i] = mi;
@@ -45,6 +46,8 @@ int cpu_adamw(struct kd_backend *be, const struct kd_adamw *a)
     struct adamw p = {.a = a,
                       .beta1 = (float)a->beta1,
                       .beta2 = (float)a->beta2,
+                      .fresh1 = (float)(1.0 - a->beta1),
+                      .fresh2 = (float)(1.0 - a->beta2),
                       .decay_before = a->hf_order ? 1.0f : decay,
                       .decay_after = a->hf_order ? decay : 1.0f,
                       .eps = (float)a->eps,

@@ -3,12 +3,11 @@
  * sum of squares.
  *
  * Sums over many rows go through partial sums of fixed row blocks that are added in
- * block order.  Long sums of float32 values are made in runs of SUM_RUN values, and the
- * runs are added in float64. */
+ * block order; sums that feed a logarithm or a norm are in float64. */
 #include "cpu_impl.h"
 #include "vecmath.h"
 
-enum { SUM_RUN = 256, COL_BLOCK = 64, MAX_BLOCKS = 32 };
+enum { COL_BLOCK = 64, MAX_BLOCKS = 32 };
 
 struct col_sum {
     struct kd_backend *be;
@@ -63,15 +62,9 @@ static void log_softmax_row(float *x, int64_t n)
     float top = vm_max(x, n), shift;
     double sum = 0.0;
 
-    for (int64_t i = 0; i < n; i += SUM_RUN) {
-        int64_t end = cpu_min(n, i + SUM_RUN);
-        float run = 0.0f;
-
-#pragma omp simd reduction(+ : run)
-        for (int64_t j = i; j < end; j++)
-            run += vm_exp(x[j] - top);
-        sum += run;
-    }
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++)
+        sum += (double)vm_exp(x[i] - top);
     shift = (float)log(sum);
     for (int64_t i = 0; i < n; i++)
         x[i] = (x[i] - top) - shift;

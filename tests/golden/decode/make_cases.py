@@ -131,6 +131,9 @@ def cases():
         yield case(num_beams=beams, vocab=3, eos_bias=0.0)
         yield case(num_beams=beams, vocab=400, eos_bias=3.0, n=9, max_length=30, repetition_penalty=1.1,
                    no_repeat_ngram_size=3, min_length=4, forced_bos_token_id=BOS, forced_eos_token_id=EOS)
+    for beams in (2, 4):
+        yield case(num_beams=beams, num_return_sequences=beams, eos_token_id=[2, 3, 4, 5], vocab=8, n=12,
+                   length_penalty=2.5, early_stopping="never")
     for beams, k in ((2, 2), (4, 2), (4, 4), (6, 6)):
         for stop in (False, True, "never"):
             yield case(num_beams=beams, num_return_sequences=k, early_stopping=stop, length_penalty=0.8)
