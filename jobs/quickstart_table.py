@@ -16,7 +16,7 @@ ROWS = [  # name of the evaluation, what it is, model directory (below RUN_DIR u
     ("teacher", "teacher", "inputs/teacher"),
     ("student", "student as copied", "student"),
     ("sft", "student, fine-tuned", "sft/model"),
-    ("sft-pseudo", "  + pseudo-labels", "sft-pseudo/model"),
+    ("sft-pseudo", "  on pseudo-labels", "sft-pseudo/model"),
     ("kd", "student, distilled", "kd/model"),
 ]
 N_EXAMPLES = 5
@@ -47,8 +47,7 @@ def main():
             speed = f"{1 / m['seconds_per_sample']:.1f}"
         print(f"{what:<22} {size:>11} {m['rouge1']:>8.2f} {m['rouge2']:>8.2f} {m['rougeL']:>8.2f} {speed:>10}")
     n = m["n_obs"]
-    print(f"\n({n} examples of the test split; 95% of ROUGE-1 resamples of the last row: "
-          f"{m['rouge1_low']:.2f} to {m['rouge1_high']:.2f})")
+    print(f"\n{n} examples of the test split; the last ROUGE-1 is within {m['rouge1_low']:.2f} to {m['rouge1_high']:.2f} (95%).")
     sources, targets = lines(f"{run}/data/test.source"), lines(f"{run}/data/test.target")
     outputs = {name: lines(f"{run}/eval/{name}/generations.txt") for name, _, _ in done}
     for i in range(0, n, max(1, n // N_EXAMPLES)):

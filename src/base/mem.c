@@ -18,8 +18,9 @@ int kd_calloc(int64_t n, size_t size, void *out)
 {
     void *p = NULL;
 
-    if (n >= 0)
-        p = calloc(n ? (size_t)n : 1, size ? size : 1);
+    size = size ? size : 1;
+    if (n >= 0 && (uint64_t)n <= PTRDIFF_MAX / size)
+        p = calloc(n ? (size_t)n : 1, size);
     memcpy(out, &p, sizeof p);
     return p ? KD_OK : no_memory(n, size);
 }

@@ -20,11 +20,20 @@ static const char *article(enum kd_opt_type type)
     return type == KD_OPT_INT || type == KD_OPT_INT_LIST ? "an integer" : "a number";
 }
 
+static bool has_bounds(const struct kd_opt_row *row)
+{
+    bool numeric = row->type == KD_OPT_INT || row->type == KD_OPT_FLOAT ||
+                   row->type == KD_OPT_INT_LIST;
+
+    return numeric && !(row->min == 0 && row->max == 0) &&
+           (isfinite(row->min) || isfinite(row->max));
+}
+
 static int append_bounds(const struct kd_opt_row *row, struct kd_str *out)
 {
     bool low = isfinite(row->min), high = isfinite(row->max);
 
-    if ((row->min == 0 && row->max == 0) || (!low && !high))
+    if (!has_bounds(row))
         return KD_OK;
     if (low && high)
         return kd_str_printf(out, " from %g to %g", row->min, row->max);
@@ -78,22 +87,18 @@ static const char *placeholder(const struct kd_opt_row *row)
     return "";
 }
 
-/* "(default 5e-5; a number >= 0)" */
+/* "(default 5e-5; >= 0)" */
 static int help_facts(const struct kd_opt_row *row, struct kd_str *out)
 {
-    bool numeric = row->type == KD_OPT_INT || row->type == KD_OPT_FLOAT ||
-                   row->type == KD_OPT_INT_LIST;
-
     if (row->flags & KD_OPT_REQUIRED)
         KD_TRY(kd_str_printf(out, " (required"));
     else if (row->def)
-        KD_TRY(kd_str_printf(out, " (default %s", *row->def ? row->def : "''"));
+        KD_TRY(kd_str_printf(out, " (default %s", *row->def ? row->def : "empty"));
     else
-        KD_TRY(kd_str_printf(out, " (default: unset"));
-    if (numeric) {
-        KD_TRY(kd_str_printf(out, "; "));
-        KD_TRY(kd_opt_allowed(row, out));
-    }
+        KD_TRY(kd_str_printf(out, " (unset"));
+    if (has_bounds(row))
+        KD_TRY(kd_str_printf(out, ";"));
+    KD_TRY(append_bounds(row, out));
     return kd_str_printf(out, ")\n");
 }
 
@@ -102,7 +107,7 @@ static int help_row(const struct kd_opt_row *row, struct kd_str *out)
     int64_t start = out->len;
 
     KD_TRY(kd_str_printf(out, "  --%s %s", row->name, placeholder(row)));
-    if (out->len - start >= HELP_COLUMN)
+    if (out->len - start > HELP_COLUMN - 2)
         KD_TRY(kd_str_printf(out, "\n%*s", HELP_COLUMN, ""));
     else
         KD_TRY(kd_str_printf(out, "%*s", HELP_COLUMN - (int)(out->len - start), ""));

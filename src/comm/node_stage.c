@@ -36,6 +36,7 @@ struct kd_node_stage {
     MPI_Win window;
     int rank, size;
     struct place **places; /* [size] as this process sees them */
+    int64_t *skips;        /* [size] bytes before each rank's place */
     unsigned long long meetings;
     unsigned long long chunks; /* so far; its parity selects the buffers */
 };
@@ -45,13 +46,38 @@ static int stage_alloc(struct kd_node_stage **out, int size)
     KD_TRY(KD_FAULT("comm.stage"));
     KD_TRY(kd_calloc(1, sizeof **out, out));
     (*out)->window = MPI_WIN_NULL;
+    KD_TRY(kd_calloc(size, sizeof *(*out)->skips, &(*out)->skips));
     return kd_calloc(size, sizeof *(*out)->places, &(*out)->places);
+}
+
+/* MPI aligns a rank's part of the window to less than a cache line: each rank says how
+ * far from its start its place begins.  Mappings are page-aligned in every process, so
+ * the distance aligns it for all. */
+static void find_places(struct kd_comm *comm, struct kd_node_stage *s, char *base)
+{
+    int64_t *skips = s->skips;
+
+    skips[s->rank] = (int64_t)(-(uintptr_t)base % _Alignof(struct place));
+    kd_comm_check(comm,
+                  MPI_Allgather(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, skips, 1,
+                                MPI_INT64_T, comm->world),
+                  "MPI_Allgather");
+    for (int r = 0; r < s->size; r++) {
+        MPI_Aint bytes = 0;
+        int unit = 0;
+        char *start = NULL;
+
+        kd_comm_check(comm, MPI_Win_shared_query(s->window, r, &bytes, &unit, &start),
+                      "MPI_Win_shared_query");
+        s->places[r] = (struct place *)(void *)(start + skips[r]);
+    }
+    atomic_init(&s->places[s->rank]->met, 0);
 }
 
 int kd_node_stage_new(struct kd_comm *comm, struct kd_node_stage **out)
 {
     struct kd_node_stage *s = NULL;
-    void *base = NULL;
+    char *base = NULL;
     int rc = KD_OK;
 
     *out = NULL;
@@ -60,19 +86,11 @@ int kd_node_stage_new(struct kd_comm *comm, struct kd_node_stage **out)
     s->size = comm->size;
     kd_comm_enter(comm, "node_stage", 0);
     kd_comm_check(comm,
-                  MPI_Win_allocate_shared((MPI_Aint)sizeof(struct place), 64,
-                                          MPI_INFO_NULL, comm->world, &base,
-                                          &s->window),
+                  MPI_Win_allocate_shared(
+                      (MPI_Aint)(sizeof(struct place) + _Alignof(struct place)), 1,
+                      MPI_INFO_NULL, comm->world, &base, &s->window),
                   "MPI_Win_allocate_shared");
-    memset(base, 0, offsetof(struct place, in));
-    for (int r = 0; r < s->size; r++) {
-        MPI_Aint bytes = 0;
-        int unit = 0;
-
-        kd_comm_check(comm,
-                      MPI_Win_shared_query(s->window, r, &bytes, &unit, &s->places[r]),
-                      "MPI_Win_shared_query");
-    }
+    find_places(comm, s, base);
     kd_comm_check(comm, MPI_Barrier(comm->world), "MPI_Barrier");
     kd_comm_leave(comm);
     *out = s;
@@ -89,6 +107,7 @@ void kd_node_stage_free(struct kd_node_stage *stage)
     if (stage->window != MPI_WIN_NULL)
         MPI_Win_free(&stage->window);
     free(stage->places);
+    free(stage->skips);
     free(stage);
 }
 

@@ -85,6 +85,11 @@ static int choose(const char *stack, int64_t layers, const struct kd_int_list *l
     int rc = KD_OK;
 
     *n = list->n > 0 ? (int)list->n : layers != KD_UNSET_INT ? (int)layers : n_teacher;
+    if (list->n < 0 && *n > n_teacher)
+        return KD_FAIL(KD_EUSAGE,
+                       "%s_layers is %d, but the teacher has %d: give fewer, or name "
+                       "each with %s_layers_to_copy",
+                       stack, *n, n_teacher, stack);
     KD_TRY(kd_calloc(*n, sizeof **out, out));
     if (list->n > 0)
         memcpy(*out, list->v, (size_t)*n * sizeof **out);

@@ -142,8 +142,8 @@ static int mean_loss(struct kd_validation *v, struct kd_run *run, struct kd_mode
     double nll = 0;
     int64_t labels = 0;
 
-    KD_TRY(kd_score_corpus(run, m, v->corpus, v->n, v->o->eval_batch_size, NULL,
-                           &scores));
+    KD_TRY(
+        kd_score_corpus(run, m, v->corpus, v->n, v->o->eval_batch_size, NULL, &scores));
     for (int64_t i = 0; i < v->n; i++) {
         nll += scores.nll[i];
         labels += scores.n_labels[i];

@@ -155,7 +155,7 @@ static void gather_and_check(int64_t scale)
     all = out;
     for (int r = 0; r < size; r++) {
         assert_int_equal(sizes[r], r == 1 ? 0 : scale * (r + 1));
-        for (int64_t i = 0; i < sizes[r]; i += scale > 1000 ? 997 : 1)
+        for (int64_t i = 0; i<sizes[r]; i += scale> 1000 ? 997 : 1)
             assert_int_equal(all[at + i], byte_of(r, i));
         at += sizes[r];
     }
@@ -271,8 +271,8 @@ static void several_sums_are_under_way(void **state)
     for (int b = 0; b < BUCKETS; b++) {
         for (int64_t i = 0; i < N; i++)
             x[b * N + i] = grad(kd_comm_rank(comm), i);
-        assert_ok(kd_allreduce_start(comm, &be, kd_tensor1(x + b * N, KD_F32, N),
-                                     &sums[b]));
+        assert_ok(
+            kd_allreduce_start(comm, &be, kd_tensor1(x + b * N, KD_F32, N), &sums[b]));
     }
     for (int b = 0; b < BUCKETS; b++)
         assert_ok(kd_allreduce_finish(comm, sums[b]));

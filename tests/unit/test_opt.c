@@ -322,8 +322,8 @@ static void help_names_everything(void **state)
     assert_int_equal(kd_opts_help(groups, LEN(groups), &help), KD_OK);
     for (int i = 0; i < LEN(rows); i++)
         assert_non_null(strstr(help.data, rows[i].name));
-    assert_non_null(strstr(help.data, "(default 5e-5; a number >= 0)"));
-    assert_non_null(strstr(help.data, "an integer from 1 to 64"));
+    assert_non_null(strstr(help.data, "(default 5e-5; >= 0)"));
+    assert_non_null(strstr(help.data, "(unset; from 1 to 64)"));
     assert_non_null(strstr(help.data, "false|true|never"));
     assert_true(kd_opts_has(groups, LEN(groups), "rate"));
     assert_false(kd_opts_has(groups, LEN(groups), "others"));

@@ -3,12 +3,7 @@
  *
  * OpenBLAS runs with one thread; all parallelism is the loop below over tasks that
  * depend on shapes only.  The team always has the backend's full number of threads,
- * because OpenMP runtimes rebuild their pool when the number changes.
- *
- * OpenBLAS picks its kernels when it is loaded, by a list of processors that older
- * releases end early: on a newer AMD processor with AVX-512 it then falls back to AVX2
- * at half the speed.  A pre-initialiser of the executable names the right kernels in
- * time, unless the user chose (OPENBLAS_CORETYPE). */
+ * because OpenMP runtimes rebuild their pool when the number changes. */
 #include "cpu_impl.h"
 
 #include "kdhpc/base/mem.h"
@@ -20,29 +15,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
-
-#if defined(__SANITIZE_ADDRESS__)
-#define CPU_SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define CPU_SANITIZED 1
-#endif
-#endif
-
-/* Code before main runs without a sanitizer's shadow memory, hence not there. */
-#if defined(__x86_64__) && defined(__linux__) && !defined(CPU_SANITIZED)
-static void choose_kernels(void)
-{
-    __builtin_cpu_init();
-    if (__builtin_cpu_is("amd") && __builtin_cpu_supports("avx512f") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl"))
-        setenv("OPENBLAS_CORETYPE", "SkylakeX", 0);
-}
-
-__attribute__((section(".preinit_array"),
-               used)) static void (*const before_libraries)(void) = choose_kernels;
-#endif
 
 struct buffer {
     void *data;

@@ -2,13 +2,11 @@
 /* Pointwise loops: sums, activations and their slopes, dropout, casts.
  *
  * Flat ranges are cut into tasks of CPU_FLAT values, matrices into tasks of whole rows.
- * The dropout mask is a function of (seed, step, site, row key, column), made 64 Philox
- * blocks at a time so that the compiler can run the rounds of 16 blocks in one
- * register; forward and backward both make it anew. */
+ * The dropout mask is a function of (seed, step, site, row key, column): Philox as in
+ * base/rng.h, written over arrays of blocks so that its rounds are vectorised.  Forward
+ * and backward both make the mask anew. */
 #include "cpu_impl.h"
 #include "vecmath.h"
-
-#include "kdhpc/base/rng.h"
 
 struct flat {
     float alpha;
@@ -18,20 +16,26 @@ struct flat {
     enum kd_act act;
 };
 
-static void flat_range(const struct flat *f, int64_t task, int64_t *first, int64_t *end)
+/* The values of a task. */
+static struct flat flat_part(const struct flat *f, int64_t task)
 {
-    *first = task * CPU_FLAT;
-    *end = cpu_min(f->n, *first + CPU_FLAT);
+    int64_t first = task * CPU_FLAT;
+    struct flat part = *f;
+
+    part.x = f->x ? f->x + first : NULL;
+    part.y = f->y ? f->y + first : NULL;
+    part.out = f->out + first;
+    part.n = cpu_min(CPU_FLAT, f->n - first);
+    return part;
 }
 
 static void add_task(void *arg, int64_t task, int thread)
 {
-    const struct flat *f = arg;
-    int64_t i, end;
+    const struct flat f = flat_part(arg, task);
 
     (void)thread;
-    for (flat_range(f, task, &i, &end); i < end; i++)
-        f->out[i] = f->x[i] + f->y[i];
+    for (int64_t i = 0; i < f.n; i++)
+        f.out[i] = f.x[i] + f.y[i];
 }
 
 int cpu_add(struct kd_backend *be, const float *x, const float *y, float *out,
@@ -45,12 +49,11 @@ int cpu_add(struct kd_backend *be, const float *x, const float *y, float *out,
 
 static void axpy_task(void *arg, int64_t task, int thread)
 {
-    const struct flat *f = arg;
-    int64_t i, end;
+    const struct flat f = flat_part(arg, task);
 
     (void)thread;
-    for (flat_range(f, task, &i, &end); i < end; i++)
-        f->out[i] += f->alpha * f->x[i];
+    for (int64_t i = 0; i < f.n; i++)
+        f.out[i] += f.alpha * f.x[i];
 }
 
 int cpu_axpy(struct kd_backend *be, float alpha, const float *x, float *y, int64_t n)
@@ -63,12 +66,11 @@ int cpu_axpy(struct kd_backend *be, float alpha, const float *x, float *y, int64
 
 static void scale_task(void *arg, int64_t task, int thread)
 {
-    const struct flat *f = arg;
-    int64_t i, end;
+    const struct flat f = flat_part(arg, task);
 
     (void)thread;
-    for (flat_range(f, task, &i, &end); i < end; i++)
-        f->out[i] *= f->alpha;
+    for (int64_t i = 0; i < f.n; i++)
+        f.out[i] *= f.alpha;
 }
 
 int cpu_scale(struct kd_backend *be, float alpha, float *x, int64_t n)
@@ -116,19 +118,17 @@ void cpu_act_row(enum kd_act act, float *v, const float *bias, float *pre, int64
 }
 
 #define SLOPE_LOOP(expression)                                                         \
-    for (; i < end; i++) {                                                             \
-        float x = f->x[i];                                                             \
-        f->out[i] = f->y[i] * (expression);                                            \
+    for (int64_t i = 0; i < f.n; i++) {                                                \
+        float x = f.x[i];                                                              \
+        f.out[i] = f.y[i] * (expression);                                              \
     }
 
 static void act_back_task(void *arg, int64_t task, int thread)
 {
-    const struct flat *f = arg;
-    int64_t i, end;
+    const struct flat f = flat_part(arg, task);
 
     (void)thread;
-    flat_range(f, task, &i, &end);
-    switch (f->act) {
+    switch (f.act) {
     case KD_ACT_NONE:
         SLOPE_LOOP(1.0f + 0.0f * x)
         break;
@@ -159,36 +159,51 @@ int cpu_act_back(struct kd_backend *be, enum kd_act act, const float *pre,
     return KD_OK;
 }
 
+enum { DROP_BLOCKS = CPU_DROP / 8 };
+
+/* kd_philox of N_BLOCKS counters at once: word I of block B in C[I][B]. */
+static void philox_blocks(uint32_t k0, uint32_t k1, uint32_t c[4][DROP_BLOCKS],
+                          int n_blocks)
+{
+    for (int round = 0; round < 10; round++) {
+        for (int b = 0; b < n_blocks; b++) {
+            uint64_t p0 = (uint64_t)0xD2511F53u * c[0][b],
+                     p1 = (uint64_t)0xCD9E8D57u * c[2][b];
+
+            c[0][b] = (uint32_t)(p1 >> 32) ^ c[1][b] ^ k0;
+            c[2][b] = (uint32_t)(p0 >> 32) ^ c[3][b] ^ k1;
+            c[1][b] = (uint32_t)p1;
+            c[3][b] = (uint32_t)p0;
+        }
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+}
+
 void cpu_drop_mask(const struct kd_dropout *d, uint32_t site, int64_t row, int64_t col0,
                    int64_t n, float *mask)
 {
-    enum { BLOCKS = CPU_DROP / 8 };
-    uint32_t w0[BLOCKS], w1[BLOCKS], w2[BLOCKS], w3[BLOCKS];
-    const uint32_t key[2] = {(uint32_t)d->seed ^ (uint32_t)(d->seed >> 32), d->step};
-    uint64_t row_key = d->row_keys[row];
-    uint32_t lo = (uint32_t)row_key, hi = (uint32_t)(row_key >> 32),
+    uint32_t c[4][DROP_BLOCKS], words[4 * DROP_BLOCKS];
+    uint32_t lo = (uint32_t)d->row_keys[row], hi = (uint32_t)(d->row_keys[row] >> 32),
              block0 = (uint32_t)(col0 / 8);
     uint32_t limit = (uint32_t)lrint((double)d->p * 65536.0);
     float keep = 1.0f / (1.0f - d->p);
     int n_blocks = (int)cpu_ceil_div(n, 8);
 
-#pragma omp simd
     for (int b = 0; b < n_blocks; b++) {
-        uint32_t ctr[4] = {block0 + (uint32_t)b, lo, hi, site}, word[4];
-
-        kd_philox(key, ctr, word);
-        w0[b] = word[0];
-        w1[b] = word[1];
-        w2[b] = word[2];
-        w3[b] = word[3];
+        c[0][b] = block0 + (uint32_t)b;
+        c[1][b] = lo;
+        c[2][b] = hi;
+        c[3][b] = site;
     }
+    philox_blocks((uint32_t)d->seed ^ (uint32_t)(d->seed >> 32), d->step, c, n_blocks);
     for (int b = 0; b < n_blocks; b++) {
-        uint32_t word[4] = {w0[b], w1[b], w2[b], w3[b]};
-
-        for (int i = 0; i < 4; i++) { /* lane 2 i is the low half of word i */
-            mask[8 * b + 2 * i] = (word[i] & 0xffff) < limit ? 0.0f : keep;
-            mask[8 * b + 2 * i + 1] = (word[i] >> 16) < limit ? 0.0f : keep;
-        }
+        for (int i = 0; i < 4; i++)
+            words[4 * b + i] = c[i][b];
+    }
+    for (int w = 0; w < 4 * n_blocks; w++) { /* lane 2 w is the low half of word w */
+        mask[2 * w] = (words[w] & 0xffff) < limit ? 0.0f : keep;
+        mask[2 * w + 1] = (words[w] >> 16) < limit ? 0.0f : keep;
     }
 }
 

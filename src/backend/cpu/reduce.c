@@ -164,13 +164,14 @@ struct sum_sq {
 static void sum_sq_task(void *arg, int64_t task, int thread)
 {
     const struct sum_sq *s = arg;
-    int64_t end = cpu_min(s->n, (task + 1) * CPU_FLAT);
+    const float *x = s->x + task * CPU_FLAT;
+    int64_t n = cpu_min(CPU_FLAT, s->n - task * CPU_FLAT);
     double sum = 0.0;
 
     (void)thread;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t i = task * CPU_FLAT; i < end; i++)
-        sum += (double)s->x[i] * (double)s->x[i];
+    for (int64_t i = 0; i < n; i++)
+        sum += (double)x[i] * (double)x[i];
     s->partial[task] = sum;
 }
 
