@@ -36,8 +36,8 @@ else
 fi
 
 step "unit and op tests under sanitizers"
-build build-sanitize kd_tests_unit kd_tests_op -- -DCMAKE_BUILD_TYPE=Debug -DKDHPC_SANITIZE=address,undefined
-UBSAN_OPTIONS=print_stacktrace=1 ctest --test-dir build-sanitize -L '^(unit|op)$' --output-on-failure
+build build-sanitize kd_tests_unit kd_tests_op -- -DCMAKE_BUILD_TYPE=Debug '-DCMAKE_C_FLAGS_DEBUG=-g -O1' -DKDHPC_SANITIZE=address,undefined
+ctest --test-dir build-sanitize -L '^(unit|op)$' --output-on-failure
 
 step "all tests"
 build build-test all --

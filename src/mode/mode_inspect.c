@@ -354,13 +354,16 @@ static int look_parts(struct kd_comm *comm, const char *dir, bool verify, int de
     return KD_OK;
 }
 
-static bool all_valid(const struct kd_json *list)
+/* What is wrong with the first part that is not valid, or NULL. */
+static const char *first_error(const struct kd_json *list)
 {
     for (int64_t i = 0; i < kd_json_len(list); i++) {
-        if (!kd_json_bool(kd_json_at(list, i), "valid", false))
-            return false;
+        const struct kd_json *part = kd_json_at(list, i);
+
+        if (!kd_json_bool(part, "valid", false))
+            return kd_json_str(part, "error", "not valid");
     }
-    return true;
+    return NULL;
 }
 
 static int look_dir(struct kd_comm *comm, const char *dir, bool verify, int depth,
@@ -384,8 +387,8 @@ static int look_dir(struct kd_comm *comm, const char *dir, bool verify, int dept
     if (!known)
         KD_ALL_GO(comm, kd_json_set_str(r, "kind", "run"));
     KD_GO(look_parts(comm, dir, verify, depth, names, n, list));
-    if (!all_valid(list))
-        KD_ALL_GO(comm, KD_FAIL(KD_EINPUT, "%s has parts that are not valid", dir));
+    if (first_error(list))
+        KD_ALL_GO(comm, KD_FAIL(KD_EINPUT, "%s", first_error(list)));
 out:
     for (int i = 0; i < n; i++)
         free(names[i]);
@@ -426,11 +429,44 @@ static int inspect_path(struct kd_comm *comm, const char *path, bool verify, int
 
 /* ---- printing ---- */
 
+static bool is_flat(const struct kd_json *object)
+{
+    for (void *it = kd_json_first(object); it; it = kd_json_next(object, it)) {
+        const struct kd_json *v = kd_json_value(it);
+
+        if (kd_json_is_object(v) || kd_json_is_array(v))
+            return false;
+    }
+    return true;
+}
+
+/* An object without parts, as KEY and name=value pairs on one line. */
+static int print_flat(const char *key, const struct kd_json *object, int indent)
+{
+    printf("%*s%-16s", indent, "", key);
+    for (void *it = kd_json_first(object); it; it = kd_json_next(object, it)) {
+        const struct kd_json *v = kd_json_value(it);
+        char *text = NULL;
+
+        if (kd_json_is_string(v)) {
+            printf(" %s=%s", kd_json_key(it), kd_json_as_str(v, ""));
+            continue;
+        }
+        KD_TRY(kd_json_dump(v, &text));
+        printf(" %s=%s", kd_json_key(it), text);
+        free(text);
+    }
+    putchar('\n');
+    return KD_OK;
+}
+
 static int print_value(const char *key, const struct kd_json *v, int indent)
 {
     char *text = NULL;
 
     if (kd_json_is_object(v)) {
+        if (is_flat(v) && !kd_json_has(v, "path"))
+            return print_flat(key, v, indent);
         printf("%*s%s\n", indent, "", key);
         for (void *it = kd_json_first(v); it; it = kd_json_next(v, it))
             KD_TRY(print_value(kd_json_key(it), kd_json_value(it), indent + 2));

@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <time.h>
 
-enum { TRAINING_THREADS = 4 };
+enum { TRAINING_THREADS = 4, LEAST_SAMPLE = 100 /* the library's bound */ };
 
 struct train_config {
     struct kd_str_list input;
@@ -57,7 +57,7 @@ static const struct kd_opt_row rows[] = {
      .def = "0",
      .min = 0,
      .max = KD_NO_MAX,
-     .help = "train on this many lines, sampled by the seed (0: all)"},
+     .help = "train on this many lines, over 100, sampled by the seed (0: all)"},
 };
 
 static const struct kd_opt_group groups[] = {
@@ -69,6 +69,9 @@ static int check(const struct kd_common *common, void *config)
     const struct train_config *c = config;
 
     (void)common;
+    if (c->input_sentences > 0 && c->input_sentences <= LEAST_SAMPLE)
+        return KD_FAIL(KD_EUSAGE, "input_sentences is %lld; it must be 0 or over %d",
+                       (long long)c->input_sentences, LEAST_SAMPLE);
     return c->input.n > 0 ? KD_OK : KD_FAIL(KD_EUSAGE, "input: no file is named");
 }
 

@@ -6,7 +6,7 @@
 set -u
 program=$1 mpiexec=$2 n=$3
 shift 3
-limit_s=20
+limit_s=60
 # Only rank 0 does this work.
 root_only=" h5.rename checkpoint.search checkpoint.prune safetensors.write "
 work=$(mktemp -d)

@@ -92,7 +92,7 @@ static int all_calls(struct kd_comm *comm, const char *dir)
 {
     char corpus[256], weights[256];
 
-    KD_ALL(comm, kd_watchdog_start(5));
+    KD_ALL(comm, kd_watchdog_start(60));
     KD_TRY(comm_calls(comm));
     snprintf(corpus, sizeof corpus, "%s/c.h5", dir);
     KD_TRY(corpus_calls(comm, corpus));

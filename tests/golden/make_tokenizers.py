@@ -111,12 +111,12 @@ def train_bpe(path, vocab, special):
 def make_all():
     t5 = dict(pad_id=0, eos_id=1, unk_id=2, bos_id=-1)
     path = start("t5", {"tokenizer_class": "T5Tokenizer", "extra_ids": 3, "legacy": False})
-    train_spm(os.path.join(path, "spiece.model"), "unigram", 400, **t5)
+    train_spm(os.path.join(path, "spiece.model"), "unigram", 300, **t5)
     path = start("t5_bpe", {"tokenizer_class": "T5Tokenizer", "extra_ids": 0,
                             "clean_up_tokenization_spaces": True})
     train_spm(os.path.join(path, "spiece.model"), "bpe", 400, **t5)
     path = start("mbart", {"tokenizer_class": "MBartTokenizer", "src_lang": "en_XX", "tgt_lang": "ro_RO"})
-    train_spm(os.path.join(path, "sentencepiece.bpe.model"), "unigram", 300)
+    train_spm(os.path.join(path, "sentencepiece.bpe.model"), "unigram", 290)
     path = start("bart", {"tokenizer_class": "BartTokenizer"})
     train_bpe(path, 500, ["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
     path = start("gpt2_json", {"tokenizer_class": "GPT2Tokenizer", "clean_up_tokenization_spaces": True,

@@ -11,26 +11,34 @@ complain() {
     bad=1
 }
 
-while read -r file; do
-    head -n 2 "$file" | grep -q 'SPDX-License-Identifier: Apache-2.0' || complain "$file: no SPDX line"
-    lines=$(wc -l <"$file")
-    [ "$lines" -le $limit ] || complain "$file: $lines lines, more than $limit"
-done < <(
+all_files() {
     find src include tests jobs inputs .ci -type f \( -name '*.[ch]' -o -name '*.cc' -o -name '*.sh' -o -name '*.py' \
-        -o -name '*.sbatch' -o -name CMakeLists.txt -o -name '*.cmake' -o -path '.ci/*' \)
-    echo CMakeLists.txt
-)
+        -o -name '*.sbatch' -o -name CMakeLists.txt -o -name '*.cmake' -o -path '.ci/*' \) -print0
+    printf 'CMakeLists.txt\0'
+}
 
-while read -r file; do
-    sed -n 2p "$file" | grep -q '^/\*' || complain "$file: line 2 does not begin to say what the file is for"
-done < <(find src include -type f \( -name '*.[ch]' -o -name '*.cc' \))
+c_files() {
+    find "$@" -type f \( -name '*.[ch]' -o -name '*.cc' \) -print0
+}
+
+all_files | xargs -0 awk -v limit=$limit '
+    function finish() {
+        if (file && !spdx) { print file ": no SPDX line"; bad = 1 }
+        if (lines > limit) { print file ": " lines " lines, more than " limit; bad = 1 }
+    }
+    FNR == 1 { finish(); file = FILENAME; spdx = 0 }
+    FNR <= 2 && /SPDX-License-Identifier: Apache-2.0/ { spdx = 1 }
+    { lines = FNR }
+    END { finish(); exit bad }' || bad=1
+c_files src include | xargs -0 awk '
+    FNR == 2 && !/^\/\*/ { print FILENAME ": line 2 does not begin to say what the file is for"; bad = 1 }
+    END { exit bad }' || bad=1
 
 forbidden='\b(sprintf|vsprintf|strcpy|strcat|strtok|atoi|atol|atof|alloca|gets)[[:space:]]*\('
-if find src include -type f \( -name '*.[ch]' -o -name '*.cc' \) -print0 | xargs -0 grep -nE "$forbidden"; then
+if c_files src include | xargs -0 grep -nE "$forbidden"; then
     complain "calls that the house style forbids"
 fi
-if find src include tests -type f \( -name '*.[ch]' -o -name '*.cc' \) -print0 |
-    xargs -0 grep -nE '\b(TODO|FIXME|XXX)\b'; then
+if c_files src include tests | xargs -0 grep -nE '\b(TODO|FIXME|XXX)\b'; then
     complain "notes to self"
 fi
 for path in *; do

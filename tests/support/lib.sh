@@ -7,7 +7,7 @@ set -euo pipefail
 
 : "${KDHPC:?the program to test}" "${KD_WORK_DIR:?an empty directory to work in}" "${KD_SOURCE_DIR:?the checkout}"
 : "${MPIEXEC:=mpirun}" "${KD_NP:=1}"
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_mpi_yield_when_idle=1 OMP_WAIT_POLICY=passive
 kd_code=0
 kd_last=""
 

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Attention over ragged sequences, forward and backward, and over a cache.
  *
- * A task is a block of query rows of one sequence and one head (forward), or one
- * sequence and one head of keys (backward, so that dk and dv have one owner).  Scores
- * of a block [rows, keys] live in the thread's scratch: a small product, a softmax in
- * place, a second product.  A causal block only sees the keys up to its last row.
- * Backward makes the probabilities again from q, k and the saved log-sum-exp. */
+ * A task is one sequence and one head (of the queries forward, of the keys backward, so
+ * that dk and dv have one owner).  Its keys and values are packed once, then blocks of
+ * Q_BLOCK query rows go through: a small product, a softmax in place, a second product,
+ * all in the thread's scratch.  A causal block only sees the keys up to its last row.
+ * Backward makes the probabilities again from q, k and the saved log-sum-exp.  A few
+ * query rows (decoding) use dot products with the keys where they lie. */
 #include "cpu_impl.h"
+#include "kernel.h"
 #include "vecmath.h"
 
-#include <cblas.h>
-
-enum { Q_BLOCK = 64, PAD = 16 };
+enum { Q_BLOCK = 48, PAD = KN_COLS, FEW_ROWS = 8 };
 
 struct window {
     float *data;
@@ -23,31 +23,88 @@ static struct window head_of(struct kd_mat m, int64_t row, int64_t head, int64_t
     return (struct window){(float *)m.data + row * m.ld + head * width, m.ld};
 }
 
-/* C [m, n] = alpha op(A) op(B) + beta C */
-static void product(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k,
-                    float alpha, struct window a, struct window b, float beta,
-                    struct window c)
-{
-    cblas_sgemm(CblasRowMajor, trans_a ? CblasTrans : CblasNoTrans,
-                trans_b ? CblasTrans : CblasNoTrans, (blasint)m, (blasint)n, (blasint)k,
-                alpha, a.data, (blasint)a.ld, b.data, (blasint)b.ld, beta, c.data,
-                (blasint)c.ld);
-}
-
-/* A block of query rows of one sequence. */
-struct block {
-    int64_t seq, first; /* first row, counted from the sequence's start */
-};
-
 struct job {
     struct kd_backend *be;
     const struct kd_attention *a;
     struct kd_mat dout, dq, dk, dv;
-    const struct block *blocks; /* forward only */
-    int64_t scores;             /* floats of one [Q_BLOCK, keys] matrix */
+    int64_t key_pad; /* longest row of keys, padded */
 };
 
-/* MASK[n] (in chunks) times P[n]: the dropout of query row ROW under head HEAD. */
+/* One sequence and head: its rows, and where its parts lie in scratch. */
+struct head {
+    int64_t seq, h, kv_head, q0, n_q, k0, n_k;
+    int64_t ld;              /* of scores, and of the transposed k and v: n_k padded */
+    float *scores, *dscores; /* [Q_BLOCK, ld] */
+    float *kt, *vt;          /* [hd, ld] */
+    float *k, *v;            /* [n_k, hd] */
+    float *q, *dout;         /* [Q_BLOCK, hd] */
+};
+
+static int64_t padded(int64_t n)
+{
+    return cpu_ceil_div(n, PAD) * PAD;
+}
+
+/* Floats of scratch that head_layout uses. */
+static int64_t head_floats(const struct kd_attention *a, int64_t key_pad)
+{
+    return 2 * Q_BLOCK * key_pad + 4 * a->head_dim * key_pad +
+           2 * Q_BLOCK * a->head_dim;
+}
+
+static struct head head_layout(const struct job *j, int64_t seq, int64_t h,
+                               int64_t kv_head, int thread)
+{
+    const struct kd_attention *a = j->a;
+    int64_t hd = a->head_dim;
+    struct head s = {.seq = seq, .h = h, .kv_head = kv_head};
+    float *p = cpu_thread_scratch(j->be, thread);
+
+    s.q0 = a->q_seqs.offsets[seq];
+    s.n_q = a->q_seqs.offsets[seq + 1] - s.q0;
+    s.k0 = a->kv_seqs.offsets[seq];
+    s.n_k = a->kv_seqs.offsets[seq + 1] - s.k0;
+    s.ld = padded(s.n_k);
+    s.scores = p;
+    s.dscores = p += Q_BLOCK * j->key_pad;
+    s.kt = p += Q_BLOCK * j->key_pad;
+    s.vt = p += hd * j->key_pad;
+    s.k = p += hd * j->key_pad;
+    s.v = p += hd * j->key_pad;
+    s.q = p += hd * j->key_pad;
+    s.dout = p + Q_BLOCK * hd;
+    return s;
+}
+
+static void pack_rows(float *dst, struct window src, int64_t rows, int64_t width)
+{
+    for (int64_t r = 0; r < rows; r++)
+        memcpy(dst + r * width, src.data + r * src.ld, (size_t)width * sizeof(float));
+}
+
+/* DST [width, ld] = SRC [rows, width] transposed, zeros up to LD. */
+static void pack_transposed(float *dst, int64_t ld, struct window src, int64_t rows,
+                            int64_t width)
+{
+    int64_t r0 = 0;
+
+    for (; r0 + KN_WIDTH <= rows; r0 += KN_WIDTH) {
+        for (int64_t c = 0; c < width; c++) {
+            const float *x = src.data + r0 * src.ld + c;
+            float strip[KN_WIDTH];
+
+            for (int i = 0; i < KN_WIDTH; i++)
+                strip[i] = x[i * src.ld];
+            memcpy(dst + c * ld + r0, strip, sizeof strip);
+        }
+    }
+    for (int64_t c = 0; c < width; c++) {
+        for (int64_t r = r0; r < ld; r++)
+            dst[c * ld + r] = r < rows ? src.data[r * src.ld + c] : 0.0f;
+    }
+}
+
+/* P[n] times the dropout mask of query row ROW under head HEAD. */
 static void drop_probabilities(const struct kd_dropout *d, int64_t row, int64_t head,
                                float *p, int64_t n)
 {
@@ -83,140 +140,171 @@ static int64_t keys_of(const struct kd_attention *a, int64_t pos, int64_t n_keys
     return a->causal ? cpu_min(pos + 1, n_keys) : n_keys;
 }
 
+/* Scores of all N rows, FEW_ROWS at most, from the keys where they lie. */
+static void few_scores(const struct kd_attention *a, const struct head *s)
+{
+    struct window q = head_of(a->q, s->q0, s->h, a->head_dim),
+                  k = head_of(a->k, s->k0, s->kv_head, a->head_dim);
+
+    for (int64_t t = 0; t < s->n_k; t++) {
+        const float *key = k.data + t * k.ld;
+        int64_t r = 0;
+
+        for (; r + 4 <= s->n_q; r += 4)
+            kn_dots(4, q.data + r * q.ld, q.ld, key, a->head_dim, a->scale,
+                    s->scores + r * s->ld + t, s->ld);
+        for (; r < s->n_q; r++)
+            kn_dots(1, q.data + r * q.ld, q.ld, key, a->head_dim, a->scale,
+                    s->scores + r * s->ld + t, s->ld);
+    }
+}
+
+/* Softmax and dropout of the scores of rows [FIRST, FIRST + N) over N_KEYS columns, and
+ * their sums into SUMS. */
+static void softmax_rows(const struct kd_attention *a, const struct head *s,
+                         int64_t first, int64_t n, int64_t n_keys, float *sums)
+{
+    for (int64_t i = 0; i < n; i++) {
+        float *row = s->scores + i * s->ld, top = -INFINITY;
+        int64_t pos = first + i, seen = keys_of(a, pos, s->n_k);
+
+        sums[i] = seen > 0 ? exp_row(row, seen, &top) : 0.0f;
+        for (int64_t c = seen; c < n_keys; c++)
+            row[c] = 0.0f;
+        if (a->lse.data)
+            ((float *)a->lse.data)[(s->q0 + pos) * a->n_heads + s->h] =
+                top + logf(sums[i]);
+        if (cpu_drops(&a->dropout))
+            drop_probabilities(&a->dropout, s->q0 + pos, s->h, row, seen);
+    }
+}
+
+/* One block of query rows, the keys packed unless they are read in place (FEW). */
+static void attention_block(const struct kd_attention *a, const struct head *s,
+                            int64_t first, bool few)
+{
+    int64_t hd = a->head_dim, n = cpu_min(Q_BLOCK, s->n_q - first),
+            n_keys = keys_of(a, first + n - 1, s->n_k);
+    struct window q = head_of(a->q, s->q0 + first, s->h, hd),
+                  v = head_of(a->v, s->k0, s->kv_head, hd),
+                  out = head_of(a->out, s->q0 + first, s->h, hd);
+    float sums[Q_BLOCK];
+
+    if (few)
+        few_scores(a, s);
+    else
+        kn_product(n, padded(n_keys), hd, (struct kn_mat){q.data, q.ld, 1}, s->kt,
+                   s->ld, (struct kn_out){s->scores, s->ld, a->scale, false});
+    softmax_rows(a, s, first, n, n_keys, sums);
+    kn_product(n, hd, n_keys, (struct kn_mat){s->scores, s->ld, 1}, few ? v.data : s->v,
+               few ? v.ld : hd, (struct kn_out){out.data, out.ld, 1.0f, false});
+    for (int64_t i = 0; i < n; i++) {
+        float *row = out.data + i * out.ld, scale = n_keys > 0 ? 1.0f / sums[i] : 0.0f;
+
+        for (int64_t c = 0; c < hd; c++)
+            row[c] *= scale;
+    }
+}
+
 static void attention_task(void *arg, int64_t task, int thread)
 {
     const struct job *j = arg;
     const struct kd_attention *a = j->a;
-    struct block b = j->blocks[task / a->n_heads];
-    int64_t h = task % a->n_heads, hk = h * a->n_kv_heads / a->n_heads,
-            hd = a->head_dim;
-    int64_t q0 = a->q_seqs.offsets[b.seq], k0 = a->kv_seqs.offsets[b.seq];
-    int64_t n_q = cpu_min(Q_BLOCK, a->q_seqs.offsets[b.seq + 1] - q0 - b.first);
-    int64_t all_keys = a->kv_seqs.offsets[b.seq + 1] - k0,
-            n_keys = keys_of(a, b.first + n_q - 1, all_keys);
-    struct window p = {cpu_thread_scratch(j->be, thread),
-                       cpu_ceil_div(n_keys, PAD) * PAD};
-    struct window out = head_of(a->out, q0 + b.first, h, hd);
-    float sums[Q_BLOCK];
+    int64_t h = task % a->n_heads;
+    struct head s =
+        head_layout(j, task / a->n_heads, h, h * a->n_kv_heads / a->n_heads, thread);
+    bool few = s.n_q <= FEW_ROWS;
 
-    if (n_keys > 0)
-        product(false, true, n_q, n_keys, hd, a->scale,
-                head_of(a->q, q0 + b.first, h, hd), head_of(a->k, k0, hk, hd), 0.0f, p);
-    for (int64_t i = 0; i < n_q; i++) {
-        float *row = p.data + i * p.ld, top = -INFINITY;
-        int64_t pos = b.first + i, n = keys_of(a, pos, all_keys);
-
-        sums[i] = n > 0 ? exp_row(row, n, &top) : 0.0f;
-        for (int64_t c = n; c < n_keys; c++)
-            row[c] = 0.0f;
-        if (a->lse.data)
-            ((float *)a->lse.data)[(q0 + pos) * a->n_heads + h] = top + logf(sums[i]);
-        if (cpu_drops(&a->dropout))
-            drop_probabilities(&a->dropout, q0 + pos, h, row, n);
+    if (!few) {
+        pack_transposed(s.kt, s.ld, head_of(a->k, s.k0, s.kv_head, a->head_dim), s.n_k,
+                        a->head_dim);
+        pack_rows(s.v, head_of(a->v, s.k0, s.kv_head, a->head_dim), s.n_k, a->head_dim);
     }
-    if (n_keys > 0)
-        product(false, false, n_q, hd, n_keys, 1.0f, p, head_of(a->v, k0, hk, hd), 0.0f,
-                out);
-    for (int64_t i = 0; i < n_q; i++) {
-        float *row = out.data + i * out.ld, scale = n_keys > 0 ? 1.0f / sums[i] : 0.0f;
-
-        for (int64_t c = 0; c < hd; c++)
-            row[c] = n_keys > 0 ? row[c] * scale : 0.0f;
-    }
-}
-
-static int64_t score_floats(const struct kd_attention *a)
-{
-    return Q_BLOCK * (cpu_ceil_div(a->kv_seqs.max_len, PAD) * PAD + PAD);
+    for (int64_t first = 0; first < s.n_q; first += Q_BLOCK)
+        attention_block(a, &s, first, few);
 }
 
 int cpu_attention(struct kd_backend *be, const struct kd_attention *a)
 {
-    struct job j = {.be = be, .a = a, .scores = score_floats(a)};
-    int64_t most = a->q_seqs.n_rows / Q_BLOCK + a->q_seqs.n, n = 0;
-    struct block *blocks;
+    struct job j = {.be = be, .a = a, .key_pad = padded(a->kv_seqs.max_len)};
 
-    KD_TRY(cpu_scratch(be, (size_t)j.scores * sizeof(float),
-                       (size_t)most * sizeof(struct block)));
-    blocks = cpu_shared_scratch(be);
-    for (int64_t s = 0; s < a->q_seqs.n; s++) {
-        int64_t len = a->q_seqs.offsets[s + 1] - a->q_seqs.offsets[s];
-
-        for (int64_t first = 0; first < len; first += Q_BLOCK)
-            blocks[n++] = (struct block){s, first};
-    }
-    j.blocks = blocks;
-    cpu_for(be, n * a->n_heads, attention_task, &j);
+    KD_TRY(cpu_scratch(be, (size_t)head_floats(a, j.key_pad) * sizeof(float), 0));
+    cpu_for(be, a->q_seqs.n * a->n_heads, attention_task, &j);
     return KD_OK;
 }
 
-/* One query block of the backward pass under one head. */
-struct back_block {
-    int64_t seq, head, kv_head, first, n_q, n_keys, all_keys;
-    struct window p, dp; /* [n_q, n_keys] each: probabilities, and their gradients */
-    bool only;           /* the first contribution to dk and dv */
-};
+/* One row of a block, N keys seen: P = probabilities after dropout (for dv), DP =
+ * gradient of the scores before the scale. */
+static void back_row(const struct kd_attention *a, const struct head *s, int64_t pos,
+                     float dot, float *p, float *dp, int64_t n)
+{
+    int64_t row = s->q0 + pos;
+    float lse = ((const float *)a->lse.data)[row * a->n_heads + s->h], mask[CPU_DROP];
 
-/* p = probabilities (after dropout, for dv), dp = gradient of the unscaled scores. */
-static void back_scores(const struct job *j, const struct back_block *b)
+    if (!cpu_drops(&a->dropout)) {
+        for (int64_t c = 0; c < n; c++) {
+            p[c] = vm_exp(p[c] - lse);
+            dp[c] = p[c] * (dp[c] - dot);
+        }
+        return;
+    }
+    for (int64_t c0 = 0; c0 < n; c0 += CPU_DROP) {
+        int64_t width = cpu_min(CPU_DROP, n - c0);
+
+        cpu_drop_mask(&a->dropout, a->dropout.site + ((uint32_t)s->h << 20), row, c0,
+                      width, mask);
+        for (int64_t c = 0; c < width; c++) {
+            float e = vm_exp(p[c0 + c] - lse);
+
+            p[c0 + c] = e * mask[c];
+            dp[c0 + c] = e * (mask[c] * dp[c0 + c] - dot);
+        }
+    }
+}
+
+static void back_rows(const struct job *j, const struct head *s, int64_t first,
+                      int64_t n, int64_t n_keys)
 {
     const struct kd_attention *a = j->a;
-    int64_t hd = a->head_dim, q0 = a->q_seqs.offsets[b->seq];
+    int64_t hd = a->head_dim;
 
-    for (int64_t i = 0; i < b->n_q; i++) {
-        int64_t pos = b->first + i, n = keys_of(a, pos, b->all_keys);
-        const float *out = head_of(a->out, q0 + pos, b->head, hd).data,
-                    *dout = head_of(j->dout, q0 + pos, b->head, hd).data;
-        float *p = b->p.data + i * b->p.ld, *dp = b->dp.data + i * b->dp.ld;
-        float lse = ((const float *)a->lse.data)[(q0 + pos) * a->n_heads + b->head];
-        float dot = 0.0f, mask[CPU_DROP];
+    for (int64_t i = 0; i < n; i++) {
+        int64_t pos = first + i, seen = keys_of(a, pos, s->n_k);
+        float *p = s->scores + i * s->ld, *dp = s->dscores + i * s->ld, dot;
 
-#pragma omp simd reduction(+ : dot)
-        for (int64_t c = 0; c < hd; c++)
-            dot += out[c] * dout[c];
-        if (!cpu_drops(&a->dropout)) {
-            for (int64_t c = 0; c < n; c++) {
-                p[c] = vm_exp(p[c] - lse);
-                dp[c] = p[c] * (dp[c] - dot) * a->scale;
-            }
-        }
-        for (int64_t c0 = 0; cpu_drops(&a->dropout) && c0 < n; c0 += CPU_DROP) {
-            int64_t width = cpu_min(CPU_DROP, n - c0);
-
-            cpu_drop_mask(&a->dropout, a->dropout.site + ((uint32_t)b->head << 20),
-                          q0 + pos, c0, width, mask);
-            for (int64_t c = 0; c < width; c++) {
-                float e = vm_exp(p[c0 + c] - lse);
-
-                p[c0 + c] = e * mask[c];
-                dp[c0 + c] = e * (mask[c] * dp[c0 + c] - dot) * a->scale;
-            }
-        }
-        for (int64_t c = n; c < b->n_keys; c++)
+        /* sum_keys p dp = out . dout, whatever was dropped */
+        kn_dots(1, head_of(a->out, s->q0 + pos, s->h, hd).data, hd, s->dout + i * hd,
+                hd, 1.0f, &dot, 1);
+        back_row(a, s, pos, dot, p, dp, seen);
+        for (int64_t c = seen; c < n_keys; c++)
             p[c] = dp[c] = 0.0f;
     }
 }
 
-static void back_block(const struct job *j, const struct back_block *b)
+/* Query rows [FIRST, ...): ADD says whether dk and dv hold earlier contributions. */
+static void back_block(const struct job *j, const struct head *s, int64_t first,
+                       bool add)
 {
     const struct kd_attention *a = j->a;
-    int64_t hd = a->head_dim, q0 = a->q_seqs.offsets[b->seq] + b->first,
-            k0 = a->kv_seqs.offsets[b->seq], n_q = b->n_q, n_keys = b->n_keys;
-    struct window q = head_of(a->q, q0, b->head, hd),
-                  k = head_of(a->k, k0, b->kv_head, hd),
-                  v = head_of(a->v, k0, b->kv_head, hd),
-                  dout = head_of(j->dout, q0, b->head, hd),
-                  dq = head_of(j->dq, q0, b->head, hd),
-                  dk = head_of(j->dk, k0, b->kv_head, hd),
-                  dv = head_of(j->dv, k0, b->kv_head, hd);
-    float keep = b->only ? 0.0f : 1.0f;
+    int64_t hd = a->head_dim, n = cpu_min(Q_BLOCK, s->n_q - first),
+            n_keys = keys_of(a, first + n - 1, s->n_k);
+    struct window dq = head_of(j->dq, s->q0 + first, s->h, hd),
+                  dk = head_of(j->dk, s->k0, s->kv_head, hd),
+                  dv = head_of(j->dv, s->k0, s->kv_head, hd);
 
-    product(false, true, n_q, n_keys, hd, a->scale, q, k, 0.0f, b->p);
-    product(false, true, n_q, n_keys, hd, 1.0f, dout, v, 0.0f, b->dp);
-    back_scores(j, b);
-    product(true, false, n_keys, hd, n_q, 1.0f, b->p, dout, keep, dv);
-    product(true, false, n_keys, hd, n_q, 1.0f, b->dp, q, keep, dk);
-    product(false, false, n_q, hd, n_keys, 1.0f, b->dp, k, 0.0f, dq);
+    pack_rows(s->q, head_of(a->q, s->q0 + first, s->h, hd), n, hd);
+    pack_rows(s->dout, head_of(j->dout, s->q0 + first, s->h, hd), n, hd);
+    kn_product(n, padded(n_keys), hd, (struct kn_mat){s->q, hd, 1}, s->kt, s->ld,
+               (struct kn_out){s->scores, s->ld, a->scale, false});
+    kn_product(n, padded(n_keys), hd, (struct kn_mat){s->dout, hd, 1}, s->vt, s->ld,
+               (struct kn_out){s->dscores, s->ld, 1.0f, false});
+    back_rows(j, s, first, n, n_keys);
+    kn_product(n_keys, hd, n, (struct kn_mat){s->scores, 1, s->ld}, s->dout, hd,
+               (struct kn_out){dv.data, dv.ld, 1.0f, add});
+    kn_product(n_keys, hd, n, (struct kn_mat){s->dscores, 1, s->ld}, s->q, hd,
+               (struct kn_out){dk.data, dk.ld, a->scale, add});
+    kn_product(n, hd, n_keys, (struct kn_mat){s->dscores, s->ld, 1}, s->k, hd,
+               (struct kn_out){dq.data, dq.ld, a->scale, false});
 }
 
 static void zero_rows(struct window w, int64_t first, int64_t end, int64_t width)
@@ -225,47 +313,29 @@ static void zero_rows(struct window w, int64_t first, int64_t end, int64_t width
         memset(w.data + r * w.ld, 0, (size_t)width * sizeof(float));
 }
 
-/* One sequence, one head of keys.  Query blocks run from the last to the first, since
- * the last one sees the most keys and can overwrite dk and dv. */
+/* One sequence, one head of keys and the heads of queries that share it.  Query blocks
+ * run from the last to the first, since the last one sees the most keys and can
+ * overwrite dk and dv. */
 static void attention_back_task(void *arg, int64_t task, int thread)
 {
     const struct job *j = arg;
     const struct kd_attention *a = j->a;
-    int64_t seq = task / a->n_kv_heads, kv_head = task % a->n_kv_heads,
-            group = a->n_heads / a->n_kv_heads, hd = a->head_dim;
-    int64_t len = a->q_seqs.offsets[seq + 1] - a->q_seqs.offsets[seq],
-            k0 = a->kv_seqs.offsets[seq], all_keys = a->kv_seqs.offsets[seq + 1] - k0,
-            seen = len > 0 ? keys_of(a, len - 1, all_keys) : 0;
-    float *scratch = cpu_thread_scratch(j->be, thread);
+    int64_t kv_head = task % a->n_kv_heads, group = a->n_heads / a->n_kv_heads,
+            first_head = kv_head * group, hd = a->head_dim;
+    struct head s = head_layout(j, task / a->n_kv_heads, first_head, kv_head, thread);
+    int64_t seen = s.n_q > 0 ? keys_of(a, s.n_q - 1, s.n_k) : 0;
+    struct window k = head_of(a->k, s.k0, kv_head, hd),
+                  v = head_of(a->v, s.k0, kv_head, hd);
 
-    zero_rows(head_of(j->dk, k0, kv_head, hd), seen, all_keys, hd);
-    zero_rows(head_of(j->dv, k0, kv_head, hd), seen, all_keys, hd);
-    if (seen == 0) {
-        for (int64_t h = kv_head * group; h < (kv_head + 1) * group; h++)
-            zero_rows(head_of(j->dq, a->q_seqs.offsets[seq], h, hd), 0, len, hd);
-        return;
-    }
-    for (int64_t h = kv_head * group; h < (kv_head + 1) * group; h++) {
-        for (int64_t first = (len - 1) / Q_BLOCK * Q_BLOCK; first >= 0;
-             first -= Q_BLOCK) {
-            int64_t n_q = cpu_min(Q_BLOCK, len - first),
-                    n_keys = keys_of(a, first + n_q - 1, all_keys),
-                    ld = cpu_ceil_div(n_keys, PAD) * PAD;
-            struct back_block b = {
-                .seq = seq,
-                .head = h,
-                .kv_head = kv_head,
-                .first = first,
-                .n_q = n_q,
-                .n_keys = n_keys,
-                .all_keys = all_keys,
-                .p = {scratch, ld},
-                .dp = {scratch + j->scores, ld},
-                .only = h == kv_head * group && first + n_q == len,
-            };
-
-            back_block(j, &b);
-        }
+    zero_rows(head_of(j->dk, s.k0, kv_head, hd), seen, s.n_k, hd);
+    zero_rows(head_of(j->dv, s.k0, kv_head, hd), seen, s.n_k, hd);
+    pack_transposed(s.kt, s.ld, k, seen, hd);
+    pack_transposed(s.vt, s.ld, v, seen, hd);
+    pack_rows(s.k, k, seen, hd);
+    for (s.h = first_head; s.h < first_head + group; s.h++) {
+        for (int64_t first = (s.n_q - 1) / Q_BLOCK * Q_BLOCK; first >= 0;
+             first -= Q_BLOCK)
+            back_block(j, &s, first, s.h > first_head || first + Q_BLOCK < s.n_q);
     }
 }
 
@@ -279,9 +349,9 @@ int cpu_attention_back(struct kd_backend *be, const struct kd_attention *a,
                     .dq = dq,
                     .dk = dk,
                     .dv = dv,
-                    .scores = score_floats(a)};
+                    .key_pad = padded(a->kv_seqs.max_len)};
 
-    KD_TRY(cpu_scratch(be, 2 * (size_t)j.scores * sizeof(float), 0));
+    KD_TRY(cpu_scratch(be, (size_t)head_floats(a, j.key_pad) * sizeof(float), 0));
     cpu_for(be, a->q_seqs.n * a->n_kv_heads, attention_back_task, &j);
     return KD_OK;
 }
@@ -291,35 +361,51 @@ struct cached {
     const struct kd_attention_cached *a;
 };
 
-enum { CACHED_ROWS = 4 };
+enum { CACHED_ROWS = 4, CACHED_VECS = 4 };
+
+/* OUT[VECS vectors] = scale sum_t P[t] V_t. */
+KN_INLINE void cached_values(int vecs, const struct kd_attention_cached *a,
+                             const int32_t *slots, const float *v, const float *p,
+                             float scale, float *out)
+{
+    kn_vec acc[CACHED_VECS];
+
+    for (int i = 0; i < vecs; i++)
+        acc[i] = (kn_vec){0};
+    for (int64_t t = 0; t < a->len; t++) {
+        const float *x = v + slots[t] * a->v.ld;
+
+        for (int i = 0; i < vecs; i++)
+            acc[i] += p[t] * kn_load(x + i * KN_WIDTH);
+    }
+    for (int i = 0; i < vecs; i++)
+        kn_store(out + i * KN_WIDTH, scale * acc[i]);
+}
 
 /* OUT[hd] = sum_t P[t] V_t / sum P, P = exp(scores - max); HEAD of row R. */
 static void cached_head(const struct kd_attention_cached *a, int64_t r, int64_t head,
                         float *p)
 {
-    int64_t hd = a->head_dim, kv_head = head * a->n_kv_heads / a->n_heads;
+    int64_t hd = a->head_dim, kv_head = head * a->n_kv_heads / a->n_heads, c = 0;
     const int32_t *slots = a->slots + r * a->slots_ld;
-    const float *restrict q = head_of(a->q, r, head, hd).data;
-    float *restrict out = head_of(a->out, r, head, hd).data;
-    float top, scale;
+    const float *q = head_of(a->q, r, head, hd).data,
+                *k = head_of(a->k, 0, kv_head, hd).data,
+                *v = head_of(a->v, 0, kv_head, hd).data;
+    float *out = head_of(a->out, r, head, hd).data, top, scale;
 
-    for (int64_t t = 0; t < a->len; t++) {
-        const float *restrict k = head_of(a->k, slots[t], kv_head, hd).data;
-        float dot = 0.0f;
-
-#pragma omp simd reduction(+ : dot)
-        for (int64_t c = 0; c < hd; c++)
-            dot += q[c] * k[c];
-        p[t] = dot * a->scale;
-    }
+    for (int64_t t = 0; t < a->len; t++)
+        kn_dots(1, q, 0, k + slots[t] * a->k.ld, hd, a->scale, p + t, 1);
     scale = 1.0f / exp_row(p, a->len, &top);
-    memset(out, 0, (size_t)hd * sizeof *out);
-    for (int64_t t = 0; t < a->len; t++) {
-        const float *restrict v = head_of(a->v, slots[t], kv_head, hd).data;
-        float weight = p[t] * scale;
+    for (; c + CACHED_VECS * KN_WIDTH <= hd; c += CACHED_VECS * KN_WIDTH)
+        cached_values(CACHED_VECS, a, slots, v + c, p, scale, out + c);
+    for (; c + KN_WIDTH <= hd; c += KN_WIDTH)
+        cached_values(1, a, slots, v + c, p, scale, out + c);
+    for (; c < hd; c++) {
+        float sum = 0.0f;
 
-        for (int64_t c = 0; c < hd; c++)
-            out[c] += weight * v[c];
+        for (int64_t t = 0; t < a->len; t++)
+            sum += p[t] * v[slots[t] * a->v.ld + c];
+        out[c] = sum * scale;
     }
 }
 

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Small products for attention, in registers.
+ *
+ * C [m, n] (+)= alpha A B for the shapes of one head: tens to hundreds of rows and
+ * keys, 32 to 128 columns.  There the packing and dispatch of a BLAS cost as much as
+ * the work.  A tile of TILE_ROWS x 2 vectors of C stays in registers while k runs; A is
+ * read one value at a time with any strides, so a transposed A costs nothing; B is read
+ * in rows, best contiguous.  Written with the compilers' vector type: one source for
+ * AVX-512, AVX2 and narrower machines. */
+#ifndef KDHPC_CPU_KERNEL_H
+#define KDHPC_CPU_KERNEL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#define KN_BYTES 64
+#elif defined(__AVX__)
+#define KN_BYTES 32
+#else
+#define KN_BYTES 16
+#endif
+
+typedef float kn_vec __attribute__((vector_size(KN_BYTES)));
+
+enum { KN_WIDTH = KN_BYTES / 4, KN_ROWS = 6, KN_COLS = 2 * KN_WIDTH };
+
+#define KN_INLINE static inline __attribute__((always_inline))
+
+/* The same at any address of a float. */
+typedef float kn_any __attribute__((vector_size(KN_BYTES), aligned(4), may_alias));
+
+KN_INLINE kn_vec kn_load(const float *p)
+{
+    return *(const kn_any *)p;
+}
+
+KN_INLINE void kn_store(float *p, kn_vec v)
+{
+    *(kn_any *)p = v;
+}
+
+KN_INLINE float kn_sum(kn_vec v)
+{
+    float t[KN_WIDTH];
+
+    memcpy(t, &v, sizeof t);
+    for (int half = KN_WIDTH / 2; half > 0; half /= 2) {
+        for (int i = 0; i < half; i++)
+            t[i] += t[i + half];
+    }
+    return t[0];
+}
+
+/* A matrix whose element (r, c) is data[r * row + c * col]. */
+struct kn_mat {
+    const float *data;
+    int64_t row, col;
+};
+
+struct kn_out {
+    float *data;
+    int64_t ld;
+    float alpha;
+    bool add;
+};
+
+/* ROWS x VECS vectors of C at its start; both are constants where this is inlined. */
+KN_INLINE void kn_tile(int rows, int vecs, int64_t k, struct kn_mat a, const float *b,
+                       int64_t ldb, struct kn_out c)
+{
+    kn_vec left[KN_ROWS], right[KN_ROWS];
+
+    for (int r = 0; r < rows; r++)
+        left[r] = right[r] = (kn_vec){0};
+    for (int64_t i = 0; i < k; i++) {
+        const float *x = b + i * ldb;
+        kn_vec x0 = kn_load(x), x1 = vecs > 1 ? kn_load(x + KN_WIDTH) : x0;
+
+        for (int r = 0; r < rows; r++) {
+            float y = a.data[r * a.row + i * a.col];
+
+            left[r] += y * x0;
+            if (vecs > 1)
+                right[r] += y * x1;
+        }
+    }
+    for (int r = 0; r < rows; r++) {
+        float *p = c.data + r * c.ld;
+        kn_vec y = c.alpha * left[r];
+
+        kn_store(p, c.add ? kn_load(p) + y : y);
+        y = c.alpha * right[r];
+        if (vecs > 1)
+            kn_store(p + KN_WIDTH, c.add ? kn_load(p + KN_WIDTH) + y : y);
+    }
+}
+
+/* A strip of VECS vectors of columns, all rows. */
+KN_INLINE void kn_strip(int vecs, int64_t m, int64_t k, struct kn_mat a, const float *b,
+                        int64_t ldb, struct kn_out c)
+{
+    for (; m >= KN_ROWS; m -= KN_ROWS) {
+        kn_tile(KN_ROWS, vecs, k, a, b, ldb, c);
+        a.data += KN_ROWS * a.row;
+        c.data += KN_ROWS * c.ld;
+    }
+    switch (m) {
+    case 1:
+        kn_tile(1, vecs, k, a, b, ldb, c);
+        break;
+    case 2:
+        kn_tile(2, vecs, k, a, b, ldb, c);
+        break;
+    case 3:
+        kn_tile(3, vecs, k, a, b, ldb, c);
+        break;
+    case 4:
+        kn_tile(4, vecs, k, a, b, ldb, c);
+        break;
+    case 5:
+        kn_tile(5, vecs, k, a, b, ldb, c);
+        break;
+    default:
+        break;
+    }
+}
+
+/* The last columns, fewer than a vector. */
+static inline void kn_edge(int64_t m, int64_t n, int64_t k, struct kn_mat a,
+                           const float *b, int64_t ldb, struct kn_out c)
+{
+    for (int64_t r = 0; r < m; r++) {
+        for (int64_t j = 0; j < n; j++) {
+            float sum = 0.0f, *p = c.data + r * c.ld + j;
+
+            for (int64_t i = 0; i < k; i++)
+                sum += a.data[r * a.row + i * a.col] * b[i * ldb + j];
+            *p = c.add ? *p + c.alpha * sum : c.alpha * sum;
+        }
+    }
+}
+
+/* C [m, n] (+)= alpha A [m, k] B [k, n]. */
+static inline void kn_product(int64_t m, int64_t n, int64_t k, struct kn_mat a,
+                              const float *b, int64_t ldb, struct kn_out c)
+{
+    int64_t j = 0;
+    float *data = c.data;
+
+    for (; j + KN_COLS <= n; j += KN_COLS) {
+        c.data = data + j;
+        kn_strip(2, m, k, a, b + j, ldb, c);
+    }
+    for (; j + KN_WIDTH <= n; j += KN_WIDTH) {
+        c.data = data + j;
+        kn_strip(1, m, k, a, b + j, ldb, c);
+    }
+    c.data = data + j;
+    if (j < n)
+        kn_edge(m, n - j, k, a, b + j, ldb, c);
+}
+
+/* OUT[r * ld] = alpha sum_c Q_r[c] K[c] for ROWS (constant) rows Q_r of leading
+ * dimension LDQ. */
+KN_INLINE void kn_dots(int rows, const float *q, int64_t ldq, const float *k, int64_t n,
+                       float alpha, float *out, int64_t ld)
+{
+    kn_vec acc[KN_ROWS];
+    int64_t c = 0;
+
+    for (int r = 0; r < rows; r++)
+        acc[r] = (kn_vec){0};
+    for (; c + KN_WIDTH <= n; c += KN_WIDTH) {
+        kn_vec x = kn_load(k + c);
+
+        for (int r = 0; r < rows; r++)
+            acc[r] += kn_load(q + r * ldq + c) * x;
+    }
+    for (int r = 0; r < rows; r++) {
+        float sum = kn_sum(acc[r]);
+
+        for (int64_t e = c; e < n; e++)
+            sum += q[r * ldq + e] * k[e];
+        out[r * ld] = alpha * sum;
+    }
+}
+
+#endif
