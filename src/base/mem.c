@@ -34,7 +34,7 @@ int kd_grow(void *array, int64_t *cap, int64_t need, size_t size)
         return KD_OK;
     while (new_cap < need && new_cap <= INT64_MAX / 2)
         new_cap *= 2;
-    if (new_cap < need || (uint64_t)new_cap > SIZE_MAX / (size ? size : 1))
+    if (new_cap < need || size == 0 || (uint64_t)new_cap > PTRDIFF_MAX / size)
         return no_memory(need, size);
     memcpy(&old, array, sizeof old);
     p = realloc(old, (size_t)new_cap * size);

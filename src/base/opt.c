@@ -236,7 +236,7 @@ static int apply_argument(const struct resolution *r, const char *arg, const cha
 static int apply_arguments(const struct resolution *r, int argc, char **argv)
 {
     for (int i = 0; i < argc; i++) {
-        bool used;
+        bool used = false;
 
         KD_TRY(apply_argument(r, argv[i], i + 1 < argc ? argv[i + 1] : NULL, &used));
         i += used;

@@ -3,9 +3,9 @@
  *
  * One record a process, written by the first failure: a claim flag makes that hold also
  * when OpenMP threads fail at the same time.  A fault site is a named place that fails
- * on demand, `KD_FAULT=site:rank` (rank `*`: all), so that tests can prove that one
- * failing rank ends the others alike; nothing of it is left in builds without
- * KDHPC_FAULTS. */
+ * on demand, `KD_FAULT=site:rank` (rank `*`: all), or with `KD_FAULT=hang:site:rank`
+ * goes silent, so that tests can prove that one rank's trouble ends the others alike;
+ * nothing of it is left in builds without KDHPC_FAULTS. */
 #include "kdhpc/base/status.h"
 
 #include "kdhpc/base/log.h"
@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static struct kd_error record;
 static atomic_bool claimed;
@@ -70,20 +71,25 @@ void kd_error_clear(void)
 }
 
 #ifdef KDHPC_FAULTS
-static bool fault_wanted(const char *site)
+/* Whether WANT, "site:rank", means SITE on this rank. */
+static bool fault_wanted(const char *want, const char *site)
 {
-    const char *want = getenv("KD_FAULT");
     size_t n = strlen(site);
 
-    if (!want || strncmp(want, site, n) != 0 || want[n] != ':')
+    if (strncmp(want, site, n) != 0 || want[n] != ':')
         return false;
     return !strcmp(want + n, ":*") || strtol(want + n + 1, NULL, 10) == kd_log_rank();
 }
 
 int kd_fault_at(const char *file, int line, const char *site)
 {
-    if (!fault_wanted(site))
+    const char *want = getenv("KD_FAULT");
+    bool hang = want && strncmp(want, "hang:", strlen("hang:")) == 0;
+
+    if (!want || !fault_wanted(hang ? want + strlen("hang:") : want, site))
         return KD_OK;
+    while (hang)
+        pause(); /* until the watchdog ends the process */
     return kd_fail_at(file, line, KD_EINTERNAL, "fault at %s, as KD_FAULT asks", site);
 }
 #else

@@ -3,67 +3,30 @@
  *
  * All that decides (plans, counts, checks, stopping) is computed alike on every rank
  * from global facts; a rank differs only in the examples of each batch that it owns.
- * State that a resume needs is in struct progress and in the trainer; everything else
- * is a function of the options and the corpus. */
-#include "training.h"
+ * State that a resume needs is in struct kd_training_progress and in the trainer
+ * (training_checkpoint.c); everything else is a function of the options and the corpus.
+ */
+#include "training_session.h"
 
 #include "kdhpc/base/mem.h"
 #include "kdhpc/base/signal.h"
 #include "kdhpc/comm/watchdog.h"
 #include "kdhpc/mode/batch.h"
 #include "kdhpc/mode/generation_options.h"
-#include "kdhpc/store/checkpoint.h"
-#include "run_dir.h"
-#include "validation.h"
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
-
-/* What a checkpoint's state holds. */
-struct progress {
-    int64_t step;            /* updates done */
-    int64_t epoch, in_epoch; /* where the next update starts */
-    int64_t tokens;          /* real tokens seen */
-    int64_t bad_checks;      /* validations in a row without progress */
-    double best;             /* of the validation metric; NAN before the first */
-    int64_t validated_step;
-    double seconds; /* of the runs before this one */
-};
-
-struct session {
-    struct kd_run *run;
-    const struct kd_training_options *o;
-    const struct kd_training_setup *setup;
-    struct kd_corpus *corpus;
-    int32_t *src_len, *tgt_len; /* [n] */
-    int64_t n;                  /* training examples */
-    struct kd_objective *objective;
-    struct kd_trainer *trainer;
-    struct kd_tape *tape;
-    struct kd_arena *arena;
-    struct kd_batch_buffer buffer;
-    struct kd_validation *validation; /* NULL: no validation split */
-    struct kd_run_dir *dir;
-    char *fingerprint, *model_path;
-    struct kd_json *generation; /* generation_config.json to write with the model */
-    struct progress at;
-    int64_t total_steps;
-    double start_s;
-    /* speed since the last line of the log */
-    double busy_s;
-    int64_t busy_tokens;
-};
 
 /* The update under way, for the micro-batches. */
 struct update_arg {
-    struct session *s;
+    struct kd_session *s;
     const struct kd_epoch_plan *plan;
     int64_t first_batch, step;
     struct kd_counts counts;
+    bool failed; /* on this rank */
 };
 
-static struct kd_loader_options loader_options(const struct session *s)
+static struct kd_loader_options loader_options(const struct kd_session *s)
 {
     const struct kd_training_options *o = s->o;
 
@@ -74,7 +37,7 @@ static struct kd_loader_options loader_options(const struct session *s)
                                       .seed = (uint64_t)s->run->common->seed};
 }
 
-static int plan_epoch(const struct session *s, int64_t epoch,
+static int plan_epoch(const struct kd_session *s, int64_t epoch,
                       struct kd_epoch_plan *plan)
 {
     struct kd_loader_options lo = loader_options(s);
@@ -82,15 +45,15 @@ static int plan_epoch(const struct session *s, int64_t epoch,
     return kd_plan_epoch(&lo, s->src_len, s->tgt_len, s->n, epoch, plan);
 }
 
-static int64_t updates_of(const struct session *s, const struct kd_epoch_plan *plan)
+static int64_t updates_of(const struct kd_session *s, const struct kd_epoch_plan *plan)
 {
     int64_t accum = s->o->gradient_accumulation_steps;
 
     return (plan->n_batches + accum - 1) / accum;
 }
 
-static int64_t micro_batches(const struct session *s, const struct kd_epoch_plan *plan,
-                             int64_t update)
+static int64_t micro_batches(const struct kd_session *s,
+                             const struct kd_epoch_plan *plan, int64_t update)
 {
     int64_t accum = s->o->gradient_accumulation_steps;
     int64_t left = plan->n_batches - update * accum;
@@ -102,7 +65,7 @@ static int64_t micro_batches(const struct session *s, const struct kd_epoch_plan
 
 /* The longest target of a batch, to which the reference would have padded; 0 unless
  * compat. */
-static int64_t padded_to(const struct session *s, const struct kd_epoch_plan *plan,
+static int64_t padded_to(const struct kd_session *s, const struct kd_epoch_plan *plan,
                          int64_t batch)
 {
     int64_t longest = 0;
@@ -117,7 +80,7 @@ static int64_t padded_to(const struct session *s, const struct kd_epoch_plan *pl
 
 static void count_update(struct update_arg *u, int64_t n_micro)
 {
-    const struct session *s = u->s;
+    const struct kd_session *s = u->s;
 
     u->counts = (struct kd_counts){0};
     for (int64_t b = u->first_batch; b < u->first_batch + n_micro; b++) {
@@ -135,7 +98,7 @@ static void count_update(struct update_arg *u, int64_t n_micro)
 
 /* Examples of BATCH that this rank owns, in batch order, into OWN (room for the batch).
  */
-static int own_examples(const struct session *s, const struct kd_epoch_plan *plan,
+static int own_examples(const struct kd_session *s, const struct kd_epoch_plan *plan,
                         int64_t batch, int64_t *own, int64_t *n_own)
 {
     const int64_t *example = plan->order + plan->starts[batch];
@@ -158,49 +121,58 @@ out:
     return rc;
 }
 
-static int run_batch(struct update_arg *u, int64_t batch, kd_param_ready_fn ready,
-                     void *ready_arg, double *terms)
+/* This rank's share of BATCH into B; without examples B->src.n is 0. */
+static int build_share(struct update_arg *u, int64_t batch, struct kd_batch *b)
 {
-    struct session *s = u->s;
-    bool compat = s->o->compat == KD_COMPAT_SEQ2SEQ;
-    struct kd_batch_rules rules = {compat, padded_to(s, u->plan, batch)};
+    struct kd_session *s = u->s;
+    const struct kd_epoch_plan *plan = u->plan;
+    struct kd_batch_rules rules = {s->o->compat == KD_COMPAT_SEQ2SEQ,
+                                   padded_to(s, plan, batch)};
+    int64_t *own = NULL, n_own;
+    int rc = KD_OK;
+
+    *b = (struct kd_batch){0};
+    KD_GO(kd_calloc(plan->starts[batch + 1] - plan->starts[batch], sizeof *own, &own));
+    KD_GO(own_examples(s, plan, batch, own, &n_own));
+    if (n_own > 0)
+        KD_GO(kd_batch_build(&s->buffer, s->run->be, s->arena,
+                             kd_model_arch(s->setup->student), &rules, s->corpus, own,
+                             n_own, b));
+out:
+    free(own);
+    return rc;
+}
+
+/* The objective may exchange statistics, so every rank runs it for every batch: with
+ * nothing, if it has no share or has failed before. */
+static int run_micro(void *arg, int64_t micro, kd_param_ready_fn ready, void *ready_arg,
+                     double terms[KD_MAX_TERMS])
+{
+    struct update_arg *u = arg;
+    struct kd_session *s = u->s;
     struct kd_ctx ctx = {.be = s->run->be,
                          .arena = s->arena,
                          .tape = s->tape,
                          .train = true,
                          .seed = (uint64_t)s->run->common->seed,
                          .step = (uint32_t)u->step};
-    int64_t *own = NULL, n_own;
-    struct kd_batch b;
-    int rc = KD_OK;
+    struct kd_batch b = {0};
+    int rc = KD_OK, ran;
 
     kd_tape_reset(s->tape);
     kd_arena_reset(s->arena);
-    KD_GO(kd_calloc(u->plan->starts[batch + 1] - u->plan->starts[batch], sizeof *own,
-                    &own));
-    KD_GO(own_examples(s, u->plan, batch, own, &n_own));
-    if (n_own > 0)
-        KD_GO(kd_batch_build(&s->buffer, s->run->be, s->arena,
-                             kd_model_arch(s->setup->student), &rules, s->corpus, own,
-                             n_own, &b));
-    KD_GO(kd_objective_run(s->objective, &ctx, n_own > 0 ? &b : NULL, &u->counts, ready,
-                           ready_arg, terms));
-out:
-    free(own);
+    if (!u->failed)
+        rc = build_share(u, u->first_batch + micro, &b);
+    ran = kd_objective_run(s->objective, &ctx, !rc && b.src.n > 0 ? &b : NULL,
+                           &u->counts, ready, ready_arg, terms);
+    rc = rc ? rc : ran;
+    u->failed = u->failed || rc;
     return rc;
-}
-
-static int run_micro(void *arg, int64_t micro, kd_param_ready_fn ready, void *ready_arg,
-                     double terms[KD_MAX_TERMS])
-{
-    struct update_arg *u = arg;
-
-    return run_batch(u, u->first_batch + micro, ready, ready_arg, terms);
 }
 
 /* ---- logging ---- */
 
-static int log_update(struct session *s, const struct kd_update *up, double epoch)
+static int log_update(struct kd_session *s, const struct kd_update *up, double epoch)
 {
     struct kd_json *line = kd_json_object();
     double loss = kd_objective_loss(s->objective, up->terms);
@@ -230,144 +202,19 @@ out:
     return rc;
 }
 
-/* ---- checkpoints ---- */
-
-/* What must agree for a checkpoint to continue this run bit for bit. */
-static int make_fingerprint(struct session *s)
-{
-    const struct kd_training_options *o = s->o;
-    struct kd_params *ps = kd_model_params(s->setup->student);
-    struct kd_str text = {0};
-    int64_t trainable = 0;
-    int rc = KD_OK;
-
-    for (int i = 0; i < ps->n; i++)
-        trainable += ps->items[i].frozen ? 0 : ps->items[i].count;
-    KD_GO(kd_str_printf(&text,
-                        "slab %lld trained %lld seed %lld batch %lld/%lld x %lld "
-                        "sortish %d shuffle %d adafactor %d n %lld",
-                        (long long)ps->n_slab, (long long)trainable,
-                        (long long)s->run->common->seed, (long long)o->train_batch_size,
-                        (long long)o->max_tokens_per_batch,
-                        (long long)o->gradient_accumulation_steps, o->sortish_sampler,
-                        o->shuffle, o->adafactor, (long long)s->n));
-    for (int64_t i = 0; i < o->corpus.n; i++)
-        KD_GO(kd_str_printf(&text, " corpus %s", kd_corpus_digest(s->corpus, i)));
-    s->fingerprint = text.data;
-    return KD_OK;
-out:
-    kd_str_free(&text);
-    return rc;
-}
-
-/* The arrays of a checkpoint: parameters and optimiser state, in host memory. */
-static int checkpoint_arrays(struct session *s, struct kd_checkpoint_array out[4])
-{
-    struct kd_params *ps = kd_model_params(s->setup->student);
-    struct kd_optim *optim = kd_trainer_optim(s->trainer);
-    int n = 1;
-
-    out[0] = (struct kd_checkpoint_array){"params", ps->values, ps->n_slab};
-    for (int k = 0; k < 2; k++) {
-        struct kd_checkpoint_array *a = &out[n];
-
-        a->values = kd_optim_state(optim, k, &a->name, &a->n);
-        n += a->values != NULL;
-    }
-    return n;
-}
-
-static int state_json(struct session *s, char **out)
-{
-    const struct progress *at = &s->at;
-    struct kd_json *j = kd_json_object();
-    int rc = KD_OK;
-
-    KD_GO(kd_json_set_str(j, "fingerprint", s->fingerprint));
-    KD_GO(kd_json_set_int(j, "step", at->step));
-    KD_GO(kd_json_set_int(j, "epoch", at->epoch));
-    KD_GO(kd_json_set_int(j, "in_epoch", at->in_epoch));
-    KD_GO(kd_json_set_int(j, "tokens", at->tokens));
-    KD_GO(kd_json_set_int(j, "bad_checks", at->bad_checks));
-    KD_GO(kd_json_set_int(j, "validated_step", at->validated_step));
-    if (!isnan(at->best))
-        KD_GO(kd_json_set_num(j, "best", at->best));
-    KD_GO(kd_json_set_num(j, "seconds", at->seconds + kd_now_s() - s->start_s));
-    KD_GO(kd_json_set_int(j, "skipped", kd_trainer_skipped(s->trainer)));
-    KD_GO(kd_json_dump(j, out));
-out:
-    kd_json_free(j);
-    return rc;
-}
-
-static int save_checkpoint(struct session *s)
-{
-    struct kd_checkpoint_array arrays[4];
-    int n = checkpoint_arrays(s, arrays), rc = KD_OK;
-    char *state = NULL;
-
-    KD_ALL_GO(s->run->comm, state_json(s, &state));
-    KD_GO(kd_checkpoint_write(s->run->comm, s->run->common->output_dir, s->at.step,
-                              state, arrays, n));
-    KD_GO(kd_checkpoint_prune(s->run->comm, s->run->common->output_dir,
-                              s->o->save_total_limit));
-out:
-    free(state);
-    return rc;
-}
-
-static int restore(struct session *s, const char *state)
-{
-    struct kd_json *j = NULL;
-
-    KD_TRY(kd_json_parse(state, (int64_t)strlen(state), "the checkpoint's state", &j));
-    s->at = (struct progress){.step = kd_json_int(j, "step", 0),
-                              .epoch = kd_json_int(j, "epoch", 0),
-                              .in_epoch = kd_json_int(j, "in_epoch", 0),
-                              .tokens = kd_json_int(j, "tokens", 0),
-                              .bad_checks = kd_json_int(j, "bad_checks", 0),
-                              .best = kd_json_num(j, "best", NAN),
-                              .validated_step = kd_json_int(j, "validated_step", -1),
-                              .seconds = kd_json_num(j, "seconds", 0)};
-    kd_trainer_set_skipped(s->trainer, kd_json_int(j, "skipped", 0));
-    kd_json_free(j);
-    return KD_OK;
-}
-
-static int resume(struct session *s)
-{
-    struct kd_checkpoint_array arrays[4];
-    char *path = NULL, *state = NULL;
-    int n = checkpoint_arrays(s, arrays), rc = KD_OK;
-
-    KD_GO(kd_checkpoint_newest(s->run->comm, s->o->resume, s->fingerprint, &path));
-    if (!path)
-        KD_GO(
-            KD_FAIL(KD_EINPUT,
-                    "--resume %s: no valid checkpoint of this run there (same corpus, "
-                    "model and batch options are needed)",
-                    s->o->resume));
-    KD_GO(kd_checkpoint_read(s->run->comm, path, arrays, n, &state));
-    KD_ALL_GO(s->run->comm, restore(s, state));
-    kd_info("resuming from %s at step %lld", path, (long long)s->at.step);
-out:
-    free(path);
-    free(state);
-    return rc;
-}
-
 /* ---- validation and the best model ---- */
 
-static int save_model(struct session *s)
+/* As transformers counts: the PATIENCE-th validation in a row without progress, but not
+ * before the first, ends the training. */
+static bool patience_over(const struct kd_session *s)
 {
-    const char *tokenizer = s->o->tokenizer ? s->o->tokenizer : s->setup->model_dir;
+    int64_t patience = s->o->early_stopping_patience;
 
-    return kd_model_save(s->run, s->setup->student, s->model_path,
-                         s->o->save_dtype ? KD_BF16 : KD_F32, tokenizer, s->generation);
+    return patience >= 0 && s->at.bad_checks >= (patience ? patience : 1);
 }
 
 /* Validate, log, keep the best model.  *STOP: patience is over. */
-static int validate(struct session *s, bool *stop)
+static int validate(struct kd_session *s, bool *stop)
 {
     bool lower = s->o->val_metric == KD_VAL_LOSS, better;
     struct kd_json *line = NULL;
@@ -381,10 +228,9 @@ static int validate(struct session *s, bool *stop)
     s->at.bad_checks = better ? 0 : s->at.bad_checks + 1;
     if (better) {
         s->at.best = metric;
-        KD_TRY(save_model(s));
+        KD_TRY(kd_session_save_model(s, s->setup->student));
     }
-    *stop = s->o->early_stopping_patience >= 0 &&
-            s->at.bad_checks > s->o->early_stopping_patience;
+    *stop = patience_over(s);
     if (*stop)
         kd_info("no progress in %lld validations: stopping early",
                 (long long)s->at.bad_checks);
@@ -392,7 +238,7 @@ static int validate(struct session *s, bool *stop)
 }
 
 /* Whether update U (from 1) of an epoch of N updates is followed by a validation. */
-static bool check_due(const struct session *s, int64_t u, int64_t n)
+static bool check_due(const struct kd_session *s, int64_t u, int64_t n)
 {
     double interval = s->o->val_check_interval;
     int64_t every =
@@ -406,7 +252,7 @@ static bool check_due(const struct session *s, int64_t u, int64_t n)
 
 /* ---- the loop ---- */
 
-static void advance(struct session *s, const struct kd_epoch_plan *plan,
+static void advance(struct kd_session *s, const struct kd_epoch_plan *plan,
                     const struct update_arg *u, double seconds)
 {
     int64_t tokens = (int64_t)(u->counts.labels + u->counts.src_rows);
@@ -422,7 +268,7 @@ static void advance(struct session *s, const struct kd_epoch_plan *plan,
 }
 
 /* What follows an update: log, checkpoint, validation.  *STOP: end the training. */
-static int after_update(struct session *s, const struct kd_update *up,
+static int after_update(struct kd_session *s, const struct kd_update *up,
                         const struct kd_epoch_plan *plan, int64_t update, bool *stop)
 {
     const struct kd_training_options *o = s->o;
@@ -438,7 +284,7 @@ static int after_update(struct session *s, const struct kd_update *up,
     if (check_due(s, update + 1, n))
         KD_TRY(validate(s, stop));
     if ((o->save_steps > 0 && s->at.step % o->save_steps == 0) || up->stop)
-        KD_TRY(save_checkpoint(s));
+        KD_TRY(kd_session_save(s));
     if (up->stop)
         return KD_FAIL(KD_ESTOPPED,
                        "stopped on a signal; step %lld is saved: --resume %s goes on",
@@ -446,7 +292,7 @@ static int after_update(struct session *s, const struct kd_update *up,
     return KD_OK;
 }
 
-static int train_epoch(struct session *s, struct kd_progress *bar, bool *stop)
+static int train_epoch(struct kd_session *s, struct kd_progress *bar, bool *stop)
 {
     struct kd_epoch_plan plan = {0};
     int64_t first = s->at.in_epoch, n;
@@ -476,10 +322,10 @@ out:
     return rc;
 }
 
-static int loop(struct session *s)
+static int loop(struct kd_session *s)
 {
     struct kd_progress bar = kd_progress_start("train", s->total_steps, s->at.step);
-    bool stop = false, ignored;
+    bool stop = patience_over(s), ignored; /* a resumed run may have ended so */
     int rc = KD_OK;
 
     while (rc == KD_OK && s->at.step < s->total_steps && !stop)
@@ -487,7 +333,7 @@ static int loop(struct session *s)
     kd_progress_end(&bar);
     KD_TRY(rc);
     if (!s->validation)
-        KD_TRY(save_model(s));
+        KD_TRY(kd_session_save_model(s, s->setup->student));
     else if (s->at.validated_step != s->at.step)
         KD_TRY(validate(s, &ignored));
     return KD_OK;
@@ -495,7 +341,7 @@ static int loop(struct session *s)
 
 /* ---- set-up ---- */
 
-static int count_steps(struct session *s)
+static int count_steps(struct kd_session *s)
 {
     struct kd_epoch_plan plan = {0};
 
@@ -511,7 +357,7 @@ static int count_steps(struct session *s)
     return KD_OK;
 }
 
-static int read_lengths(struct session *s)
+static int read_lengths(struct kd_session *s)
 {
     KD_TRY(kd_calloc(s->n, sizeof *s->src_len, &s->src_len));
     KD_TRY(kd_calloc(s->n, sizeof *s->tgt_len, &s->tgt_len));
@@ -526,13 +372,15 @@ static int read_lengths(struct session *s)
     return KD_OK;
 }
 
-static int open_corpus(struct session *s)
+static int open_corpus(struct kd_session *s)
 {
     const struct kd_str_list *c = &s->o->corpus;
     struct kd_comm *comm = s->run->comm;
 
     KD_TRY(kd_corpus_open(comm, c->v, c->n, "train", &s->corpus));
     KD_ALL(comm, kd_model_fits_corpus(s->setup->student, s->corpus, c->v[0]));
+    if (s->setup->teacher)
+        KD_ALL(comm, kd_model_fits_corpus(s->setup->teacher, s->corpus, c->v[0]));
     s->n = kd_corpus_size(s->corpus);
     if (s->o->n_train >= 0 && s->o->n_train < s->n)
         s->n = s->o->n_train;
@@ -549,7 +397,7 @@ static int reduce(void *comm, double *v, int64_t n)
     return kd_allreduce_f64(comm, v, n, KD_SUM);
 }
 
-static int open_engine(struct session *s)
+static int open_engine(struct kd_session *s)
 {
     const struct kd_training_options *o = s->o;
     struct kd_backend *be = s->run->be;
@@ -578,19 +426,34 @@ static int open_engine(struct session *s)
     return kd_trainer_new(s->run->comm, ps, &to, &s->trainer);
 }
 
-static int open_dir(struct session *s)
+/* A comment line of run.yaml: what the model of DIR was. */
+static int add_model_digest(struct kd_str *digests, const char *what, const char *dir)
+{
+    char hex[17];
+
+    KD_TRY(kd_model_dir_digest(dir, hex));
+    return kd_str_printf(digests, "# digest %s %s %s\n", what, hex, dir);
+}
+
+static int digest_inputs(struct kd_session *s, struct kd_str *digests)
+{
+    const struct kd_training_setup *setup = s->setup;
+
+    KD_TRY(add_model_digest(digests, "model", setup->model_dir));
+    if (setup->teacher_dir && setup->teacher_dir != setup->model_dir)
+        KD_TRY(add_model_digest(digests, "teacher", setup->teacher_dir));
+    for (int64_t i = 0; i < s->o->corpus.n; i++)
+        KD_TRY(kd_str_printf(digests, "# digest corpus %s %s\n",
+                             kd_corpus_digest(s->corpus, i), s->o->corpus.v[i]));
+    return KD_OK;
+}
+
+static int open_dir(struct kd_session *s)
 {
     struct kd_str digests = {0};
-    char model[17];
     int rc = KD_OK;
 
-    KD_ALL_GO(s->run->comm, kd_model_dir_digest(s->setup->model_dir, model));
-    KD_ALL_GO(s->run->comm, kd_str_printf(&digests, "# digest model %s %s\n", model,
-                                          s->setup->model_dir));
-    for (int64_t i = 0; i < s->o->corpus.n; i++)
-        KD_ALL_GO(s->run->comm,
-                  kd_str_printf(&digests, "# digest corpus %s %s\n",
-                                kd_corpus_digest(s->corpus, i), s->o->corpus.v[i]));
+    KD_ALL_GO(s->run->comm, digest_inputs(s, &digests));
     KD_GO(
         kd_run_dir_open(s->run, digests.data, s->o->resume ? s->at.step : -1, &s->dir));
 out:
@@ -598,17 +461,17 @@ out:
     return rc;
 }
 
-static int open_session(struct session *s)
+static int open_session(struct kd_session *s)
 {
     struct kd_comm *comm = s->run->comm;
 
     KD_TRY(open_corpus(s));
     KD_TRY(open_engine(s));
-    KD_ALL(comm, make_fingerprint(s));
+    KD_ALL(comm, kd_session_fingerprint(s));
     KD_ALL(comm, kd_path_join(s->run->common->output_dir, "model", &s->model_path));
     KD_ALL(comm, kd_generation_json(s->setup->model_dir, &s->generation));
     if (s->o->resume)
-        KD_TRY(resume(s));
+        KD_TRY(kd_session_resume(s));
     KD_TRY(open_dir(s));
     kd_info("%lld parameters, %lld examples, %lld updates, %d ranks",
             (long long)kd_params_count(kd_model_params(s->setup->student)),
@@ -616,7 +479,7 @@ static int open_session(struct session *s)
     return KD_OK;
 }
 
-static void close_session(struct session *s)
+static void close_session(struct kd_session *s)
 {
     kd_run_dir_close(s->dir);
     kd_validation_close(s->validation);
@@ -634,7 +497,7 @@ static void close_session(struct session *s)
 }
 
 /* The best model on the test split. */
-static int predict(struct session *s)
+static int predict(struct kd_session *s)
 {
     struct kd_validation *test = NULL;
     struct kd_model *best = NULL;
@@ -668,11 +531,11 @@ void kd_training_prepare(const struct kd_training_options *o, struct kd_model *s
 int kd_train(struct kd_run *run, const struct kd_training_options *o,
              const struct kd_training_setup *setup)
 {
-    struct session s = {.run = run,
-                        .o = o,
-                        .setup = setup,
-                        .start_s = kd_now_s(),
-                        .at = {.best = NAN, .validated_step = -1}};
+    struct kd_session s = {.run = run,
+                           .o = o,
+                           .setup = setup,
+                           .start_s = kd_now_s(),
+                           .at = {.best = NAN, .validated_step = -1}};
     int rc = KD_OK;
 
     kd_stop_install();

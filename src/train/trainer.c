@@ -62,20 +62,24 @@ static int param_ready(void *arg, struct kd_var *p)
                              kd_tensor_count(&p->g));
 }
 
+/* A failed micro-batch does not end the loop: the next one may exchange something that
+ * the other ranks wait for. */
 static int local_gradients(struct kd_trainer *t, int64_t n_micro, kd_micro_fn micro,
                            void *arg, double *terms)
 {
     struct kd_backend *be = t->params->be;
+    int rc;
 
-    KD_TRY(
-        be->ops->zero(be, t->params->grads, (size_t)t->params->n_slab * sizeof(float)));
+    rc = be->ops->zero(be, t->params->grads, (size_t)t->params->n_slab * sizeof(float));
     for (int64_t i = 0; i < n_micro; i++) {
         bool last = i == n_micro - 1;
+        int one;
 
         kd_heartbeat();
-        KD_TRY(micro(arg, i, last ? param_ready : NULL, t, terms));
+        one = micro(arg, i, last ? param_ready : NULL, t, terms);
+        rc = rc ? rc : one;
     }
-    return KD_FAULT("train.micro");
+    return rc ? rc : KD_FAULT("train.micro");
 }
 
 /* Local: every rank computes the same from the same gradients. */

@@ -54,7 +54,7 @@ cat >config.json <<'J'
  "decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "max_position_embeddings": 128,
  "decoder_start_token_id": 0, "forced_eos_token_id": null, "init_std": 0.6}
 J
-on 1 --mode train-tokenizer --input data/train.source,data/train.target --vocab_size 60 --output_dir tok
+on 1 --mode train-tokenizer --input data/train.source,data/train.target --vocab_size 40 --output_dir tok
 on 2 --mode tokenize --data_dir data --tokenizer tok --max_source_length 100 --max_target_length 20 --output_dir corpus
 on 1 --mode init-model --from config.json --tokenizer tok --output_dir model
 corpus=corpus/corpus.h5

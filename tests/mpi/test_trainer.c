@@ -180,8 +180,7 @@ static void rates(void **state)
         for (int step = 1; step <= 10; step++) {
             struct kd_update u = update(t, step, (struct script){.grad = 1});
 
-            assert_true(u.lr ==
-                        0.1 * kd_schedule_at(o.schedule, step - 1, 3, 10, 0.1));
+            assert_true(u.lr == 0.1 * kd_schedule_at(o.schedule, step - 1, 3, 10, 0.1));
             if (step == 1)
                 assert_values(1, 1); /* the first rate of a warm-up is zero */
         }

@@ -31,7 +31,8 @@ void kd_trainer_free(struct kd_trainer *t);
 
 /** Forward and backward of micro-batch MICRO's local share: gradients into the slab,
  * local sums added to TERMS.  READY is to be passed to kd_tape_backward in the last
- * micro-batch of the update (it is NULL before).  Local. */
+ * micro-batch of the update (it is NULL before).  Called for every micro-batch, also
+ * after one that failed, since it may exchange what other ranks wait for. */
 typedef int (*kd_micro_fn)(void *arg, int64_t micro, kd_param_ready_fn ready,
                            void *ready_arg, double terms[KD_MAX_TERMS]);
 

@@ -363,10 +363,18 @@ struct cached {
 
 enum { CACHED_ROWS = 4, CACHED_VECS = 4 };
 
-/* OUT[VECS vectors] = scale sum_t P[t] V_t. */
+static void prefetch_row(struct kd_mat m, int64_t row)
+{
+    const char *p = (const char *)((const float *)m.data + row * m.ld);
+
+    for (int64_t i = 0; i < m.cols * (int64_t)sizeof(float); i += 64)
+        __builtin_prefetch(p + i);
+}
+
+/* OUT[VECS vectors] = sum_t P[t] V_t */
 KN_INLINE void cached_values(int vecs, const struct kd_attention_cached *a,
                              const int32_t *slots, const float *v, const float *p,
-                             float scale, float *out)
+                             float *out)
 {
     kn_vec acc[CACHED_VECS];
 
@@ -379,33 +387,46 @@ KN_INLINE void cached_values(int vecs, const struct kd_attention_cached *a,
             acc[i] += p[t] * kn_load(x + i * KN_WIDTH);
     }
     for (int i = 0; i < vecs; i++)
-        kn_store(out + i * KN_WIDTH, scale * acc[i]);
+        kn_store(out + i * KN_WIDTH, acc[i]);
 }
 
-/* OUT[hd] = sum_t P[t] V_t / sum P, P = exp(scores - max); HEAD of row R. */
-static void cached_head(const struct kd_attention_cached *a, int64_t r, int64_t head,
-                        float *p)
+/* Row R, all heads; HD may be a constant.  For the scores time is the outer loop: a key
+ * is one row of all heads, somewhere in the cache, best read at one go; rows of values
+ * are on their way meanwhile.  P is scratch [H, len]. */
+KN_INLINE void cached_row(const struct kd_attention_cached *a, int64_t r, float *p,
+                          int64_t hd)
 {
-    int64_t hd = a->head_dim, kv_head = head * a->n_kv_heads / a->n_heads, c = 0;
+    int64_t n = a->len, group = a->n_heads / a->n_kv_heads;
     const int32_t *slots = a->slots + r * a->slots_ld;
-    const float *q = head_of(a->q, r, head, hd).data,
-                *k = head_of(a->k, 0, kv_head, hd).data,
-                *v = head_of(a->v, 0, kv_head, hd).data;
-    float *out = head_of(a->out, r, head, hd).data, top, scale;
+    const float *q = head_of(a->q, r, 0, hd).data;
 
-    for (int64_t t = 0; t < a->len; t++)
-        kn_dots(1, q, 0, k + slots[t] * a->k.ld, hd, a->scale, p + t, 1);
-    scale = 1.0f / exp_row(p, a->len, &top);
-    for (; c + CACHED_VECS * KN_WIDTH <= hd; c += CACHED_VECS * KN_WIDTH)
-        cached_values(CACHED_VECS, a, slots, v + c, p, scale, out + c);
-    for (; c + KN_WIDTH <= hd; c += KN_WIDTH)
-        cached_values(1, a, slots, v + c, p, scale, out + c);
-    for (; c < hd; c++) {
-        float sum = 0.0f;
+    for (int64_t t = 0; t < n; t++) {
+        const float *k = head_of(a->k, slots[t], 0, hd).data;
 
-        for (int64_t t = 0; t < a->len; t++)
-            sum += p[t] * v[slots[t] * a->v.ld + c];
-        out[c] = sum * scale;
+        prefetch_row(a->k, slots[cpu_min(t + 2, n - 1)]);
+        prefetch_row(a->v, slots[t]);
+        for (int64_t h = 0; h < a->n_heads; h += group, k += hd) {
+            for (int64_t i = h; i < h + group; i++)
+                kn_dots(1, q + i * hd, 0, k, hd, a->scale, p + i * n + t, 1);
+        }
+    }
+    for (int64_t h = 0; h < a->n_heads; h++) {
+        const float *v = head_of(a->v, 0, h / group, hd).data;
+        float *out = head_of(a->out, r, h, hd).data, *w = p + h * n, top;
+        float scale = 1.0f / exp_row(w, n, &top);
+        int64_t c = 0;
+
+        for (int64_t t = 0; t < n; t++)
+            w[t] *= scale;
+        for (; c + CACHED_VECS * KN_WIDTH <= hd; c += CACHED_VECS * KN_WIDTH)
+            cached_values(CACHED_VECS, a, slots, v + c, w, out + c);
+        for (; c + KN_WIDTH <= hd; c += KN_WIDTH)
+            cached_values(1, a, slots, v + c, w, out + c);
+        for (; c < hd; c++) {
+            out[c] = 0.0f;
+            for (int64_t t = 0; t < n; t++)
+                out[c] += w[t] * v[slots[t] * a->v.ld + c];
+        }
     }
 }
 
@@ -415,8 +436,12 @@ static void cached_task(void *arg, int64_t task, int thread)
     int64_t end = cpu_min(j->a->q.rows, (task + 1) * CACHED_ROWS);
 
     for (int64_t r = task * CACHED_ROWS; r < end; r++) {
-        for (int64_t h = 0; h < j->a->n_heads; h++)
-            cached_head(j->a, r, h, cpu_thread_scratch(j->be, thread));
+        float *p = cpu_thread_scratch(j->be, thread);
+
+        if (j->a->head_dim == 64)
+            cached_row(j->a, r, p, 64);
+        else
+            cached_row(j->a, r, p, j->a->head_dim);
     }
 }
 
@@ -424,7 +449,7 @@ int cpu_attention_cached(struct kd_backend *be, const struct kd_attention_cached
 {
     struct cached j = {be, a};
 
-    KD_TRY(cpu_scratch(be, (size_t)a->len * sizeof(float), 0));
+    KD_TRY(cpu_scratch(be, (size_t)(a->n_heads * a->len) * sizeof(float), 0));
     cpu_for(be, cpu_ceil_div(a->q.rows, CACHED_ROWS), cached_task, &j);
     return KD_OK;
 }

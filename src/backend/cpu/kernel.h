@@ -41,16 +41,28 @@ KN_INLINE void kn_store(float *p, kn_vec v)
     *(kn_any *)p = v;
 }
 
+/* Sum of the four lanes of the narrowest vector, and of wider ones by halves. */
+typedef float kn_four __attribute__((vector_size(16)));
+
+KN_INLINE float kn_sum4(kn_four v)
+{
+    return (v[0] + v[2]) + (v[1] + v[3]);
+}
+
 KN_INLINE float kn_sum(kn_vec v)
 {
-    float t[KN_WIDTH];
+    union {
+        kn_vec all;
+        kn_four part[KN_BYTES / 16];
+    } u = {.all = v};
 
-    memcpy(t, &v, sizeof t);
-    for (int half = KN_WIDTH / 2; half > 0; half /= 2) {
-        for (int i = 0; i < half; i++)
-            t[i] += t[i + half];
-    }
-    return t[0];
+#if KN_BYTES == 64
+    return kn_sum4((u.part[0] + u.part[2]) + (u.part[1] + u.part[3]));
+#elif KN_BYTES == 32
+    return kn_sum4(u.part[0] + u.part[1]);
+#else
+    return kn_sum4(u.part[0]);
+#endif
 }
 
 /* A matrix whose element (r, c) is data[r * row + c * col]. */
