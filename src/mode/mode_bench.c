@@ -1,11 +1,220 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "kdhpc/mode/mode.h"
+/* Measures the parts of the program against what the machine could do: a table of
+ * figure, bound and share.
+ *
+ * Each benchmark adds its rows; rank 0 prints them, as lines or as JSON.  Bounds are
+ * measured too (the rate of products that fit the cache), so a share says how much of
+ * the machine is used and not which machine it is. */
+#include "bench.h"
+
+#include "kdhpc/base/mem.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct bench *const benches[] = {&bench_gemm, &bench_attention};
+
+enum { N_BENCHES = sizeof benches / sizeof *benches };
+
+#define FIELD(name_) .name = #name_, .offset = offsetof(struct bench_config, name_)
+
+static const struct kd_opt_row rows[] = {
+    {FIELD(what), .type = KD_OPT_STR_LIST, .def = "gemm,attention",
+     .help = "what to measure: gemm, attention"},
+    {FIELD(tokens), .type = KD_OPT_INT, .def = "3500", .min = 1, .max = 1 << 20,
+     .help = "rows of a batch"},
+    {FIELD(d_model), .type = KD_OPT_INT, .def = "256", .min = 8, .max = 1 << 14,
+     .help = "width of the model"},
+    {FIELD(n_heads), .type = KD_OPT_INT, .def = "4", .min = 1, .max = 256,
+     .help = "attention heads, which divide the width"},
+    {FIELD(vocab_size), .type = KD_OPT_INT, .def = "8000", .min = 1, .max = 1 << 20,
+     .help = "columns of the head"},
+    {FIELD(seconds), .type = KD_OPT_FLOAT, .def = "0.2", .min = 0.001, .max = 60,
+     .help = "time for one figure"},
+    {FIELD(json), .type = KD_OPT_BOOL, .def = "false", .help = "print JSON"},
+};
+
+static const struct kd_opt_group groups[] = {
+    {"Benchmark", rows, sizeof rows / sizeof *rows, 0},
+};
+
+static const struct bench *find(const char *name)
+{
+    for (int i = 0; i < N_BENCHES; i++) {
+        if (strcmp(benches[i]->name, name) == 0)
+            return benches[i];
+    }
+    return NULL;
+}
+
+static int check(const struct kd_common *common, void *config)
+{
+    const struct bench_config *c = config;
+
+    (void)common;
+    for (int64_t i = 0; i < c->what.n; i++) {
+        if (!find(c->what.v[i]))
+            return KD_FAIL(KD_EUSAGE, "--what %s: allowed are the names in %s",
+                           c->what.v[i], rows[0].help);
+    }
+    if (c->d_model % c->n_heads)
+        return KD_FAIL(KD_EUSAGE, "--n_heads %lld does not divide --d_model %lld",
+                       (long long)c->n_heads, (long long)c->d_model);
+    return KD_OK;
+}
+
+int bench_add(struct bench_table *t, double value, const char *unit, double bound,
+              const char *name_fmt, ...)
+{
+    struct bench_row row = {.unit = unit, .value = value, .bound = bound};
+    va_list args;
+
+    va_start(args, name_fmt);
+    vsnprintf(row.name, sizeof row.name, name_fmt, args);
+    va_end(args);
+    KD_TRY(kd_grow(&t->rows, &t->cap, t->n + 1, sizeof *t->rows));
+    t->rows[t->n++] = row;
+    return KD_OK;
+}
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+/* Time of one call in seconds; local. */
+static int time_call(struct kd_run *run, double seconds, int (*call)(void *arg),
+                     void *arg, double *out)
+{
+    enum { MOST = 2000 };
+    double *times = NULL, start, sum = 0.0;
+    int64_t n = 0, best;
+    int rc = KD_OK;
+
+    KD_TRY(kd_calloc(MOST, sizeof *times, &times));
+    KD_GO(call(arg));
+    KD_GO(run->be->ops->sync(run->be));
+    start = kd_now_s();
+    while (n < 2 || (n < MOST && kd_now_s() - start < seconds)) {
+        double t = kd_now_s();
+
+        KD_GO(call(arg));
+        KD_GO(run->be->ops->sync(run->be));
+        times[n++] = kd_now_s() - t;
+    }
+    qsort(times, (size_t)n, sizeof *times, compare);
+    best = (n + 4) / 5;
+    for (int64_t i = 0; i < best; i++)
+        sum += times[i];
+    *out = sum / (double)best;
+out:
+    free(times);
+    return rc;
+}
+
+int bench_rate(struct kd_run *run, double seconds, int (*call)(void *arg), void *arg,
+               double work, double *rate)
+{
+    double t = 1.0;
+
+    KD_TRY(kd_barrier(run->comm));
+    KD_ALL(run->comm, time_call(run, seconds, call, arg, &t));
+    *rate = work / fmax(t, 1e-9);
+    return kd_allreduce_f64(run->comm, rate, 1, KD_SUM);
+}
+
+static int print_json(const struct bench_table *t)
+{
+    struct kd_json *list = kd_json_array(), *item = NULL;
+    char *text = NULL;
+    int rc = KD_OK;
+
+    for (int64_t i = 0; i < t->n; i++) {
+        const struct bench_row *r = &t->rows[i];
+
+        item = kd_json_object();
+        KD_GO(kd_json_set_str(item, "what", r->what));
+        KD_GO(kd_json_set_str(item, "name", r->name));
+        KD_GO(kd_json_set_num(item, "value", r->value));
+        KD_GO(kd_json_set_str(item, "unit", r->unit));
+        if (isfinite(r->bound)) {
+            KD_GO(kd_json_set_num(item, "bound", r->bound));
+            KD_GO(kd_json_set_num(item, "share", r->value / r->bound));
+        }
+        rc = kd_json_append(list, item);
+        item = NULL; /* the list's, whatever happened */
+        if (rc)
+            goto out;
+    }
+    KD_GO(kd_json_dump(list, &text));
+    puts(text);
+out:
+    free(text);
+    kd_json_free(item);
+    kd_json_free(list);
+    return rc;
+}
+
+static void print_lines(const struct bench_table *t)
+{
+    printf("%-10s %-40s %12s %12s %-9s %6s\n", "what", "figure", "value", "bound",
+           "unit", "share");
+    for (int64_t i = 0; i < t->n; i++) {
+        const struct bench_row *r = &t->rows[i];
+
+        printf("%-10s %-40s %12.4g ", r->what, r->name, r->value);
+        if (isfinite(r->bound))
+            printf("%12.4g %-9s %5.1f%%\n", r->bound, r->unit,
+                   100.0 * r->value / r->bound);
+        else
+            printf("%12s %-9s %6s\n", "-", r->unit, "-");
+    }
+}
+
+static int print_table(const struct bench_table *t, bool json)
+{
+    if (json)
+        KD_TRY(print_json(t));
+    else
+        print_lines(t);
+    if (fflush(stdout))
+        return KD_FAIL(KD_EOUTPUT, "cannot write the table to standard output");
+    return KD_OK;
+}
 
 static int run(struct kd_run *r, void *config)
 {
-    (void)r;
-    (void)config;
-    return KD_FAIL(KD_EUSAGE, "mode bench is being written");
+    const struct bench_config *c = config;
+    struct bench_table table = {0};
+    int rc = KD_OK;
+
+    for (int64_t i = 0; i < c->what.n; i++) {
+        const struct bench *b = find(c->what.v[i]);
+        int64_t first = table.n;
+
+        kd_info("measuring %s: %s", b->name, b->summary);
+        KD_GO(b->run(r, c, &table));
+        for (int64_t k = first; k < table.n; k++)
+            table.rows[k].what = b->name;
+    }
+    KD_ALL_GO(r->comm,
+              kd_comm_rank(r->comm) == 0 ? print_table(&table, c->json) : KD_OK);
+out:
+    free(table.rows);
+    return rc;
 }
 
-const struct kd_mode kd_mode_bench = {.name = "bench", .summary = "", .run = run};
+const struct kd_mode kd_mode_bench = {
+    .name = "bench",
+    .summary = "measure parts of the program against what the machine could do",
+    .groups = groups,
+    .n_groups = sizeof groups / sizeof *groups,
+    .config_bytes = sizeof(struct bench_config),
+    .check = check,
+    .run = run,
+};

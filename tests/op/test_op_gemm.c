@@ -142,7 +142,7 @@ static void activations(void **state)
     enum { N = 40001 };
     const enum kd_act acts[] = {KD_ACT_NONE,     KD_ACT_RELU, KD_ACT_GELU,
                                 KD_ACT_GELU_NEW, KD_ACT_SILU, KD_ACT_TANH};
-    const double bounds[] = {0, 0, 4e-7, 4e-7, 3e-7, 2e-7};
+    const double bounds[] = {0, 0, 5e-7, 5e-7, 5e-7, 3e-7};
     float *x = ot_nan(N), *y = ot_nan(N);
     struct kd_gemm g = {.beta = 1.0f,
                         .a = {NULL, KD_F32, 1, 0, 1},
@@ -160,7 +160,7 @@ static void activations(void **state)
         for (int i = 0; i < N; i++) {
             /* far on the left the rounding of the exponent shows: x^2 / 2 or 0.07 x^3
              */
-            double slack = x[i] < -1 ? 1e-7 * fabs(pow(x[i], 3.0)) : 0.0;
+            double slack = x[i] < -1 ? 2e-7 * fabs(pow(x[i], 3.0)) : 0.0;
 
             ot_near(y[i], act_of(acts[a], x[i]), bounds[a] + slack, 1e-30, "act", i);
         }

@@ -31,13 +31,15 @@ enum { HUGE_PAGE = 2 << 20 };
 
 static int cpu_alloc(struct kd_backend *be, size_t bytes, void **out)
 {
+    size_t most = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
     bool huge = bytes >= 2 * (size_t)HUGE_PAGE;
     size_t align = huge ? HUGE_PAGE : 64;
     size_t padded = (cpu_max((int64_t)bytes, 1) + 63) / 64 * 64;
 
     (void)be;
     *out = NULL;
-    if (bytes > (size_t)PTRDIFF_MAX || posix_memalign(out, align, padded))
+    /* more than the machine has would be granted, and then end in a kill */
+    if (bytes > most || posix_memalign(out, align, padded))
         return KD_FAIL(KD_ENOMEM,
                        "cannot allocate %.1f MiB of memory: use smaller batches "
                        "(max_tokens_per_batch, train_batch_size, eval_batch_size)",

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the benchmarks of `--mode bench` share: a table of figures that each adds rows
+ * to, the shapes asked for, and the clock around a repeated call.
+ *
+ * A benchmark is one struct bench; mode_bench.c holds the array of them.  Figures are
+ * of the whole run: rates are sums over the ranks, and rows are the same on each. */
+#ifndef KDHPC_SRC_MODE_BENCH_H
+#define KDHPC_SRC_MODE_BENCH_H
+
+#include "kdhpc/base/json.h"
+#include "kdhpc/mode/mode.h"
+
+struct bench_config {
+    struct kd_str_list what;
+    int64_t tokens, d_model, n_heads, vocab_size;
+    double seconds; /* of one measurement */
+    bool json;
+};
+
+struct bench_row {
+    const char *what; /* name of the benchmark, set by its runner */
+    char name[64];
+    const char *unit; /* static text */
+    double value;
+    double bound; /* of value, in its unit; NAN: none known */
+};
+
+struct bench_table {
+    struct bench_row *rows; /* [n], owned */
+    int64_t n, cap;
+    double peak; /* GFLOP/s of products over all ranks; see bench_peak */
+};
+
+struct bench {
+    const char *name, *summary;
+    /** Measure and add rows.  Collective. */
+    int (*run)(struct kd_run *run, const struct bench_config *config,
+               struct bench_table *table);
+};
+
+extern const struct bench bench_gemm, bench_attention;
+
+/** Append a row; VALUE and BOUND are those of the whole run.  Local.  KD_ENOMEM. */
+int bench_add(struct bench_table *t, double value, const char *unit, double bound,
+              const char *name_fmt, ...) KD_PRINTF(5, 6) KD_MUST_CHECK;
+
+/** Repeat CALL(ARG) for SECONDS (at least twice after a warm-up) on every rank at once
+ * and give the sum over the ranks of WORK / time, from each rank's fastest fifth of
+ * calls.  CALL is local.  Collective. */
+int bench_rate(struct kd_run *run, double seconds, int (*call)(void *arg), void *arg,
+               double work, double *rate) KD_MUST_CHECK;
+
+/** Rate of products that fit the cache: on CPUs of one core, times all cores; on a GPU
+ * of one large product.  Kept in the table after the first call.  Collective. */
+int bench_peak(struct kd_run *run, const struct bench_config *config,
+               struct bench_table *t, double *gflops) KD_MUST_CHECK;
+
+#endif
