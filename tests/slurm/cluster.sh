@@ -95,8 +95,9 @@ cluster_stop() {
     local pid i
     set +e
     [ -n "$cluster_dir" ] || return 0
+    scancel --full --signal=KILL -u "$(id -un)" 2>/dev/null # a job may take its time over SIGTERM
     scancel -u "$(id -un)" 2>/dev/null
-    for _ in $(seq 20); do
+    for _ in $(seq 50); do
         [ -n "$(squeue -h 2>/dev/null)" ] || break
         sleep 0.1
     done
