@@ -109,15 +109,12 @@ int kd_op_residual_norm(struct kd_ctx *ctx, const struct kd_norm_desc *desc,
                         const uint64_t *row_keys, struct kd_var *gamma,
                         struct kd_var *beta, struct kd_var **sum, struct kd_var **y)
 {
-    int64_t n = x->v.shape[0], d = x->v.shape[1];
     struct kd_dropout drop = kd_op_drop(ctx, p, site, row_keys);
     struct kd_var *s = NULL;
     struct norm m;
 
     KD_TRY(norm_prepare(desc, x, sub, gamma, beta, drop, &m));
-    m.s.data = NULL;
-    if (sum || norm_records(ctx, &m))
-        KD_TRY(kd_arena_tensor(ctx->arena, KD_F32, n, d, &m.s));
+    m.s.data = sum || norm_records(ctx, &m) ? sub->v.data : NULL; /* in place */
     if (sum) {
         bool needs = ctx->tape && (kd_wants(x) || kd_wants(sub));
 

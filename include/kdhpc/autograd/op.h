@@ -34,8 +34,9 @@ int kd_op_norm(struct kd_ctx *ctx, const struct kd_norm_desc *desc, struct kd_va
                struct kd_var *gamma, struct kd_var *beta,
                struct kd_var **y) KD_MUST_CHECK;
 
-/** sum = x + dropout(sub), y = norm(sum) in one pass.  SUM may be NULL when the caller
- * does not need it. */
+/** sum = x + dropout(sub), y = norm(sum) in one pass.  The sum takes the memory of SUB,
+ * whose value is gone after the call.  SUM may be NULL when the caller does not need
+ * it. */
 int kd_op_residual_norm(struct kd_ctx *ctx, const struct kd_norm_desc *desc,
                         struct kd_var *x, struct kd_var *sub, float p, uint32_t site,
                         const uint64_t *row_keys, struct kd_var *gamma,
