@@ -13,7 +13,12 @@
 struct bench_config {
     struct kd_str_list what;
     int64_t tokens, d_model, n_heads, vocab_size;
-    double seconds; /* of one measurement */
+    int64_t encoder_layers, decoder_layers, student_decoder_layers;
+    int64_t batch_size, steps;                /* train, kd */
+    int64_t num_beams, gen_length, n_sources; /* generate */
+    int64_t megabytes;                        /* store, allreduce */
+    const char *tokenizer;                    /* a directory; NULL: left out */
+    double seconds;                           /* of one measurement */
     bool json;
 };
 
@@ -38,7 +43,10 @@ struct bench {
                struct bench_table *table);
 };
 
-extern const struct bench bench_gemm, bench_attention;
+extern const struct bench bench_gemm, bench_attention;           /* bench_ops.c */
+extern const struct bench bench_train, bench_kd, bench_generate; /* bench_engine.c */
+extern const struct bench bench_store, bench_allreduce, bench_metrics,
+    bench_tokenizer; /* bench_data.c */
 
 /** Append a row; VALUE and BOUND are those of the whole run.  Local.  KD_ENOMEM. */
 int bench_add(struct bench_table *t, double value, const char *unit, double bound,

@@ -15,7 +15,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct bench *const benches[] = {&bench_gemm, &bench_attention};
+static const struct bench *const benches[] = {
+    &bench_gemm,  &bench_attention, &bench_train,   &bench_kd,        &bench_generate,
+    &bench_store, &bench_allreduce, &bench_metrics, &bench_tokenizer,
+};
 
 enum { N_BENCHES = sizeof benches / sizeof *benches };
 
@@ -23,15 +26,37 @@ enum { N_BENCHES = sizeof benches / sizeof *benches };
 
 static const struct kd_opt_row rows[] = {
     {FIELD(what), .type = KD_OPT_STR_LIST, .def = "gemm,attention",
-     .help = "what to measure: gemm, attention"},
+     .help = "what to measure: gemm, attention, train, kd, generate, store, allreduce, "
+             "metrics, tokenizer"},
     {FIELD(tokens), .type = KD_OPT_INT, .def = "3500", .min = 1, .max = 1 << 20,
      .help = "rows of a batch"},
     {FIELD(d_model), .type = KD_OPT_INT, .def = "256", .min = 8, .max = 1 << 14,
      .help = "width of the model"},
-    {FIELD(n_heads), .type = KD_OPT_INT, .def = "4", .min = 1, .max = 256,
-     .help = "attention heads, which divide the width"},
-    {FIELD(vocab_size), .type = KD_OPT_INT, .def = "8000", .min = 1, .max = 1 << 20,
+    {FIELD(n_heads), .type = KD_OPT_INT, .min = 1, .max = 256,
+     .help = "attention heads, which divide the width; default: d_model / 64"},
+    {FIELD(vocab_size), .type = KD_OPT_INT, .def = "8000", .min = 8, .max = 1 << 20,
      .help = "columns of the head"},
+    {FIELD(encoder_layers), .type = KD_OPT_INT, .def = "6", .min = 1, .max = 999,
+     .help = "encoder layers of the model"},
+    {FIELD(decoder_layers), .type = KD_OPT_INT, .def = "6", .min = 1, .max = 999,
+     .help = "decoder layers of the model, which is the teacher in kd"},
+    {FIELD(student_decoder_layers), .type = KD_OPT_INT, .def = "3", .min = 1,
+     .max = 999,
+     .help = "decoder layers of the student in kd, not above decoder_layers"},
+    {FIELD(batch_size), .type = KD_OPT_INT, .def = "32", .min = 1, .max = 65536,
+     .help = "examples of an update, sources of a generation batch"},
+    {FIELD(steps), .type = KD_OPT_INT, .def = "10", .min = 1, .max = 1 << 20,
+     .help = "updates timed in train and kd"},
+    {FIELD(num_beams), .type = KD_OPT_INT, .def = "4", .min = 1, .max = 1024,
+     .help = "beams in generate"},
+    {FIELD(gen_length), .type = KD_OPT_INT, .def = "24", .min = 1, .max = 4096,
+     .help = "tokens of every output in generate"},
+    {FIELD(n_sources), .type = KD_OPT_INT, .def = "256", .min = 1, .max = 1 << 24,
+     .help = "sources in generate"},
+    {FIELD(megabytes), .type = KD_OPT_INT, .def = "52", .min = 1, .max = 1 << 20,
+     .help = "size of the corpus in store and of the tensor in allreduce"},
+    {FIELD(tokenizer), .type = KD_OPT_STR,
+     .help = "tokenizer directory, for tokenizer"},
     {FIELD(seconds), .type = KD_OPT_FLOAT, .def = "0.2", .min = 0.001, .max = 60,
      .help = "time for one figure"},
     {FIELD(json), .type = KD_OPT_BOOL, .def = "false", .help = "print JSON"},
@@ -52,9 +77,11 @@ static const struct bench *find(const char *name)
 
 static int check(const struct kd_common *common, void *config)
 {
-    const struct bench_config *c = config;
+    struct bench_config *c = config;
 
     (void)common;
+    if (c->n_heads == KD_UNSET_INT)
+        c->n_heads = c->d_model < 64 ? 1 : c->d_model / 64;
     for (int64_t i = 0; i < c->what.n; i++) {
         if (!find(c->what.v[i]))
             return KD_FAIL(KD_EUSAGE, "--what %s: allowed are the names in %s",
@@ -63,6 +90,10 @@ static int check(const struct kd_common *common, void *config)
     if (c->d_model % c->n_heads)
         return KD_FAIL(KD_EUSAGE, "--n_heads %lld does not divide --d_model %lld",
                        (long long)c->n_heads, (long long)c->d_model);
+    if (c->student_decoder_layers > c->decoder_layers)
+        return KD_FAIL(
+            KD_EUSAGE, "--student_decoder_layers %lld is above --decoder_layers %lld",
+            (long long)c->student_decoder_layers, (long long)c->decoder_layers);
     return KD_OK;
 }
 

@@ -57,7 +57,7 @@ static int checkpoint_arrays(struct kd_session *s, struct kd_checkpoint_array ou
     return n;
 }
 
-static int state_json(struct kd_session *s, char **out)
+static int state_json(struct kd_session *s, double seconds, char **out)
 {
     const struct kd_training_progress *at = &s->at;
     struct kd_json *j = kd_json_object();
@@ -72,7 +72,7 @@ static int state_json(struct kd_session *s, char **out)
     KD_GO(kd_json_set_int(j, "validated_step", at->validated_step));
     if (!isnan(at->best))
         KD_GO(kd_json_set_num(j, "best", at->best));
-    KD_GO(kd_json_set_num(j, "seconds", at->seconds + kd_now_s() - s->start_s));
+    KD_GO(kd_json_set_num(j, "seconds", seconds));
     KD_GO(kd_json_set_int(j, "skipped", kd_trainer_skipped(s->trainer)));
     KD_GO(kd_json_dump(j, out));
 out:
@@ -84,9 +84,12 @@ int kd_session_save(struct kd_session *s)
 {
     struct kd_checkpoint_array arrays[4];
     int n = checkpoint_arrays(s, arrays), rc = KD_OK;
+    double seconds = s->at.seconds + kd_now_s() - s->start_s;
     char *state = NULL;
 
-    KD_ALL_GO(s->run->comm, state_json(s, &state));
+    /* the text is written collectively: clocks differ, it must not */
+    KD_GO(kd_allreduce_f64(s->run->comm, &seconds, 1, KD_MAX));
+    KD_ALL_GO(s->run->comm, state_json(s, seconds, &state));
     KD_GO(kd_checkpoint_write(s->run->comm, s->run->common->output_dir, s->at.step,
                               state, arrays, n));
     KD_GO(kd_checkpoint_prune(s->run->comm, s->run->common->output_dir,
@@ -129,12 +132,17 @@ static int carry_best_model(struct kd_session *s)
 {
     struct kd_model *best = NULL;
     char *from = NULL;
+    int64_t there[2]; /* the model of this run, of the run resumed from: as rank 0 sees
+                         them */
     int rc = KD_OK;
 
-    if (isnan(s->at.best) || kd_path_exists(s->model_path))
-        return KD_OK;
     KD_ALL_GO(s->run->comm, kd_path_join(s->o->resume, "model", &from));
-    if (!kd_path_exists(from)) {
+    there[0] = kd_path_exists(s->model_path);
+    there[1] = kd_path_exists(from);
+    KD_GO(kd_bcast(s->run->comm, there, sizeof there, 0));
+    if (isnan(s->at.best) || there[0])
+        goto out;
+    if (!there[1]) {
         kd_warn("%s is missing: the best model is looked for again", from);
         s->at.best = NAN;
         s->at.validated_step = -1;

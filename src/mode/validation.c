@@ -78,6 +78,7 @@ static int generate(struct kd_validation *v, struct kd_run *run, struct kd_model
     kd_generation_options_unset(&go);
     go.num_beams = v->o->eval_beams;
     go.max_length = v->o->eval_max_gen_length;
+    go.num_return_sequences = 1;
     KD_ALL_GO(run->comm, kd_generation_resolve(&go, v->model_dir, m,
                                                (uint64_t)run->common->seed, &g));
     KD_ALL_GO(run->comm, kd_calloc(v->n, sizeof *ids, &ids));
@@ -92,6 +93,15 @@ out:
     kd_generated_set_free(&set);
     kd_generation_free(&g);
     return rc;
+}
+
+/* PREFIX_NAME: VALUE into the line.  Local: the caller votes. */
+static int put(struct kd_json *line, const char *prefix, const char *name, double value)
+{
+    char key[32];
+
+    KD_TRY(kd_format(key, sizeof key, "%s_%s", prefix, name));
+    return kd_json_set_num(line, key, value);
 }
 
 static int add_rouge(struct kd_validation *v, struct kd_run *run, struct kd_model *m,
@@ -111,18 +121,14 @@ static int add_rouge(struct kd_validation *v, struct kd_run *run, struct kd_mode
     const struct {
         const char *name;
         double value;
-    } out_rows[] = {{"rouge1", sum.r1},
-                    {"rouge2", sum.r2},
-                    {"rougeL", sum.rl},
-                    {"rougeLsum", sum.rlsum},
-                    {"gen_len", (double)all.offsets[all.n] / (double)v->n}};
+    } parts[] = {{"rouge1", sum.r1},
+                 {"rouge2", sum.r2},
+                 {"rougeL", sum.rl},
+                 {"rougeLsum", sum.rlsum},
+                 {"gen_len", (double)all.offsets[all.n] / (double)v->n}};
 
-    for (size_t i = 0; i < sizeof out_rows / sizeof *out_rows; i++) {
-        char key[32];
-
-        KD_GO(kd_format(key, sizeof key, "%s_%s", prefix, out_rows[i].name));
-        KD_GO(kd_json_set_num(line, key, out_rows[i].value));
-    }
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        KD_ALL_GO(run->comm, put(line, prefix, parts[i].name, parts[i].value));
     kd_info("%s: rouge1 %.2f  rouge2 %.2f  rougeL %.2f", prefix, sum.r1, sum.r2,
             sum.rl);
 out:
@@ -159,20 +165,17 @@ int kd_validation_run(struct kd_validation *v, struct kd_run *run, struct kd_mod
 {
     struct kd_json *j = NULL;
     double loss, start = kd_now_s();
-    char key[32];
     int rc = KD_OK;
 
     KD_GO(mean_loss(v, run, m, &loss));
     j = kd_json_object();
-    KD_GO(kd_json_set_int(j, "step", step));
-    KD_GO(kd_format(key, sizeof key, "%s_loss", prefix));
-    KD_GO(kd_json_set_num(j, key, loss));
+    KD_ALL_GO(run->comm, kd_json_set_int(j, "step", step));
+    KD_ALL_GO(run->comm, put(j, prefix, "loss", loss));
     kd_info("%s: step %lld  loss %.4f", prefix, (long long)step, loss);
     *metric = loss;
     if (v->o->val_metric != KD_VAL_LOSS)
         KD_GO(add_rouge(v, run, m, prefix, j, metric));
-    KD_GO(kd_format(key, sizeof key, "%s_seconds", prefix));
-    KD_GO(kd_json_set_num(j, key, kd_now_s() - start));
+    KD_ALL_GO(run->comm, put(j, prefix, "seconds", kd_now_s() - start));
     *line = j;
     return KD_OK;
 out:

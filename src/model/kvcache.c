@@ -9,7 +9,8 @@
  * and shared by its hypotheses, which are the query rows of that source's sequence; a
  * source without hypotheses has an empty query range and costs nothing.
  *
- * The decoder owns its memory; a step uses the context's arena between a mark and its
+ * The cache lies in the context's arena until kd_decoder_free, so that one batch after
+ * the other uses the same pages; a step uses the arena above it between a mark and its
  * release.  Called by decode/. */
 #include "model_impl.h"
 
@@ -20,7 +21,8 @@
 #include <string.h>
 
 struct kd_decoder {
-    struct kd_ctx ctx; /* no tape, no dropout, no taps */
+    struct kd_ctx ctx;          /* no tape, no dropout, no taps */
+    struct kd_arena_mark begin; /* what lies above it in the arena is ours */
     struct kd_model *m;
     int64_t max_rows, max_len, n_src_rows, step;
     struct kd_seqs src;     /* owned copies */
@@ -35,13 +37,10 @@ struct kd_decoder {
     int64_t self_stride, cross_stride; /* values of one layer */
 };
 
+/* N values of SIZE bytes in the arena, until the decoder is freed. */
 static int device(struct kd_decoder *d, int64_t n, size_t size, void *out)
 {
-    void *mem;
-
-    KD_TRY(d->m->be->ops->alloc(d->m->be, (size_t)n * size, &mem));
-    memcpy(out, &mem, sizeof mem);
-    return KD_OK;
+    return kd_arena_alloc(d->ctx.arena, (size_t)n * size, out);
 }
 
 static int allocate(struct kd_decoder *d, const struct kd_seqs *src)
@@ -139,7 +138,7 @@ int kd_decoder_new(struct kd_ctx *ctx, struct kd_model *m, const struct kd_seqs 
                    struct kd_decoder **out)
 {
     struct kd_decoder *d = NULL;
-    struct kd_arena_mark mark = kd_arena_mark(ctx->arena);
+    struct kd_arena_mark cached;
     struct kd_var *enc;
     int rc = KD_OK;
 
@@ -149,33 +148,27 @@ int kd_decoder_new(struct kd_ctx *ctx, struct kd_model *m, const struct kd_seqs 
     d->ctx.train = false;
     d->ctx.taps = NULL;
     d->m = m;
+    d->begin = kd_arena_mark(ctx->arena);
     d->max_rows = max_rows;
     d->max_len = max_len;
     KD_GO(allocate(d, src));
     KD_GO(copy_sources(d, src));
+    cached = kd_arena_mark(ctx->arena);
     KD_GO(encode(d, src_ids_host, &enc));
     KD_GO(fill_cross(d, enc));
-    kd_arena_release(ctx->arena, mark);
+    kd_arena_release(ctx->arena, cached);
     *out = d;
     return KD_OK;
 out:
-    kd_arena_release(ctx->arena, mark);
     kd_decoder_free(d);
     return rc;
 }
 
 void kd_decoder_free(struct kd_decoder *d)
 {
-    struct kd_backend *be;
-
     if (!d)
         return;
-    be = d->m->be;
-    void *const dev[] = {d->q_offsets_dev, d->slots_dev, d->ids_dev,
-                         d->self,          d->cross,     d->logits};
-    for (size_t i = 0; i < sizeof dev / sizeof *dev; i++)
-        if (dev[i])
-            be->ops->free(be, dev[i]);
+    kd_arena_release(d->ctx.arena, d->begin);
     free(d->src_offsets);
     free(d->q_offsets);
     free(d->slots[0]);

@@ -30,7 +30,8 @@
 #include <xxhash.h>
 
 enum {
-    ALIGN_FROM_BYTES = 512, /* objects from this size on start at multiples of ... */
+    RESERVE_BYTES = 1 << 16, /* for the metadata that closing writes */
+    ALIGN_FROM_BYTES = 512,  /* objects from this size on start at multiples of ... */
     ALIGN_BYTES = 64,
     ATTR_MAX_BYTES = 60000, /* HDF5 limits an attribute to 64 KiB with its header */
     ROUND_BYTES = 1 << 30   /* a rank's share of one library call: below int counts */
@@ -334,11 +335,21 @@ out:
     return rc;
 }
 
+static int root_empty(void *part)
+{
+    if (truncate(part, 0))
+        kd_debug("cannot empty %s: %s", (const char *)part, strerror(errno));
+    return KD_OK;
+}
+
+/* Closing flushes metadata, and a write that fails there on one rank leaves the others
+ * waiting inside the library.  So the space that the file takes, which may be what was
+ * lacking, is given back first. */
 void kd_h5_abandon(struct kd_h5 *f)
 {
     if (!f)
         return;
-    if (f->file >= 0)
+    if (f->file >= 0 && (!f->part || !kd_root_do(f->comm, root_empty, f->part)))
         H5Fclose(f->file);
     if (f->part && kd_comm_rank(f->comm) == 0)
         unlink(f->part);
@@ -420,6 +431,41 @@ static int slab_create_call(struct slab *s, struct kd_h5 *f, const char *name)
     if (s->set < 0)
         return KD_H5_FAIL(KD_EOUTPUT, f->part, name);
     return KD_FAULT("h5.dataset");
+}
+
+/* What rank 0 reserves on the disk. */
+struct reservation {
+    const char *part;
+    int64_t bytes; /* from the beginning of the file */
+};
+
+/* A disk without room must be found here: inside a collective write or close some ranks
+ * would fail and others wait for them.  File systems that cannot reserve may still do
+ * that. */
+static int root_reserve(void *arg)
+{
+    const struct reservation *r = arg;
+    int fd = open(r->part, O_RDWR | O_CLOEXEC), err = 0;
+
+    if (fd < 0 || fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)r->bytes))
+        err = errno;
+    if (fd >= 0)
+        close(fd);
+    if (err == ENOSPC || err == EDQUOT || err == EFBIG)
+        return KD_FAIL(KD_EOUTPUT, "cannot write %s (%lld bytes so far): %s", r->part,
+                       (long long)r->bytes, strerror(err));
+    return KD_OK;
+}
+
+/* Room for the dataset, whose place in the file is known, and for metadata. */
+static int slab_reserve(const struct slab *s, struct kd_h5 *f)
+{
+    haddr_t at = H5Dget_offset(s->set);
+    struct reservation r = {f->part, RESERVE_BYTES};
+
+    if (at != HADDR_UNDEF)
+        r.bytes += (int64_t)(at + H5Dget_storage_size(s->set));
+    return kd_root_do(f->comm, root_reserve, &r);
 }
 
 /* Select this rank's rows [AT, AT + N) of its share, or none. */
@@ -527,6 +573,7 @@ static int write_slab(struct kd_h5 *f, const char *name, struct slab *s, hid_t t
 
     KD_ALL_GO(f->comm, slab_prepare(s, f, type));
     KD_ALL_GO(f->comm, slab_create_call(s, f, name));
+    KD_GO(slab_reserve(s, f));
     KD_GO(slab_write(s, f, name, values));
     KD_GO(digest_in_rank_order(f->comm, values, digest_bytes, &digest));
     kd_h5_digest_text(digest, text);

@@ -99,22 +99,28 @@ digest() {
 }
 [ "$(digest mpirun/corpus.h5)" = "$(digest chain/corpus/corpus.h5)" ] || fail "srun and mpirun give different corpora"
 
-echo "stopped, queued again, and on to the end ($SECONDS s)"
-sed 's/^max_steps.*/max_steps: 1000000\nn_val: 0/' deck.yaml >long.yaml
-job=$(sbatch --parsable jobs/sft.sbatch long.yaml stopped --model model --corpus "$corpus")
-wait_for "the first update" began stopped
-scancel --signal=TERM "$job"
-wait_for "the requeue" job_is "$job" PENDING
-step=$(basename stopped/checkpoint-*.h5 .h5)
-step=$((10#${step#checkpoint-}))
-expect_no_path stopped/model
-sed -i "s/^max_steps.*/max_steps: $((step + 3))/" long.yaml # what is left of it need not take long
-scontrol update JobId="$job" StartTime=now                  # Slurm waits two minutes otherwise
-wait_for "the resumed job" job_is "$job" COMPLETED FAILED
-job_is "$job" COMPLETED || logs "the resumed job failed"
-expect_text "kdhpc-sft-$job.log" "resuming from stopped/checkpoint-"
-expect_text stopped/metrics.jsonl "\"step\":$((step + 3)),"
-whole stopped
+stop_and_requeue() { # LAUNCHER DIR
+    local job step
+    echo "$1: stopped, queued again, and on to the end ($SECONDS s)"
+    sed 's/^max_steps.*/max_steps: 1000000\nn_val: 0/' deck.yaml >long.yaml
+    job=$(KDHPC_LAUNCH=$1 sbatch --parsable jobs/sft.sbatch long.yaml "$2" --model model --corpus "$corpus")
+    wait_for "the first update" began "$2"
+    scancel --batch --signal=USR1 "$job"
+    wait_for "the requeue" job_is "$job" PENDING
+    step=$(basename "$2"/checkpoint-*.h5 .h5)
+    step=$((10#${step#checkpoint-}))
+    expect_no_path "$2/model"
+    sed -i "s/^max_steps.*/max_steps: $((step + 3))/" long.yaml # what is left of it need not take long
+    scontrol update JobId="$job" StartTime=now                  # Slurm waits two minutes otherwise
+    wait_for "the resumed job" job_is "$job" COMPLETED FAILED
+    job_is "$job" COMPLETED || logs "the resumed job failed"
+    expect_text "kdhpc-sft-$job.log" "resuming from $2/checkpoint-"
+    expect_text "$2/metrics.jsonl" "\"step\":$((step + 3)),"
+    whole "$2"
+}
+
+stop_and_requeue "$KDHPC_LAUNCH" stopped
+stop_and_requeue "$MPIEXEC" stopped_mpirun
 
 echo "cancelled: nothing half-written under its final name ($SECONDS s)"
 sed 's/^max_steps.*/max_steps: 1000000\nsave_steps: 1\nval_check_interval: 2\nn_val: 2/' deck.yaml >save.yaml

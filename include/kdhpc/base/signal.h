@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A request to stop: SIGTERM and SIGINT set a flag that the training loop reads at its
- * next step, saves, and ends with KD_ESTOPPED. */
+/* A request to stop: SIGTERM, SIGUSR1 and SIGINT set a flag that the training loop
+ * reads at its next step, saves, and ends with KD_ESTOPPED. */
 #ifndef KDHPC_BASE_SIGNAL_H
 #define KDHPC_BASE_SIGNAL_H
 
 #include <stdbool.h>
 
-/** Catch SIGTERM and SIGINT from now on; a second signal ends the process at once.
+/** Catch these signals from now on; a second signal ends the process at once.
  * Local. */
 void kd_stop_install(void);
 

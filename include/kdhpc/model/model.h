@@ -84,8 +84,8 @@ struct kd_head kd_model_head(struct kd_model *m);
 struct kd_decoder;
 
 /** Encode the sources and make a cache for up to MAX_ROWS hypotheses of up to MAX_LEN
- * tokens.  CTX needs no tape; its arena is used for the encoder and each step, and
- * released again.  Local.  KD_ENOMEM. */
+ * tokens.  CTX needs no tape; the cache lies in its arena until kd_decoder_free, which
+ * gives back all that was allocated there since.  Local.  KD_ENOMEM. */
 int kd_decoder_new(struct kd_ctx *ctx, struct kd_model *m, const struct kd_seqs *src,
                    const int32_t *src_ids_host, int64_t max_rows, int64_t max_len,
                    struct kd_decoder **out) KD_MUST_CHECK;
