@@ -164,13 +164,61 @@ static int layer_forward(struct kd_block *b, int l)
     return sublayer_end(b, &y->ffn_norm, sub, site_of(b, l, KD_SITE_FFN));
 }
 
+/* What one layer hands to the next, where nothing of a layer is needed afterwards. */
+struct carry {
+    bool on;
+    struct kd_var *x, *sub; /* [n, d] each, made before the layers */
+    struct kd_arena_mark mark;
+};
+
+/* Without a tape and without taps a layer's memory may be used again by the next. */
+static int carry_begin(struct kd_block *b, struct carry *c)
+{
+    int64_t n = b->x->v.shape[0], d = b->x->v.shape[1];
+    struct kd_tensor x, sub;
+
+    *c = (struct carry){.on = !b->ctx->tape && (!b->ctx->taps || !b->ctx->taps->n)};
+    if (!c->on)
+        return KD_OK;
+    KD_TRY(kd_arena_tensor(b->ctx->arena, KD_F32, n, d, &x));
+    KD_TRY(kd_arena_tensor(b->ctx->arena, KD_F32, n, d, &sub));
+    KD_TRY(kd_var_new(b->ctx, x, false, &c->x));
+    KD_TRY(kd_var_new(b->ctx, sub, false, &c->sub));
+    c->mark = kd_arena_mark(b->ctx->arena);
+    return KD_OK;
+}
+
+/* Move *FROM (NULL: absent) to TO. */
+static int carry_over(struct kd_backend *be, struct kd_var **from, struct kd_var *to)
+{
+    if (!*from || *from == to)
+        return KD_OK;
+    KD_TRY(be->ops->copy(be, to->v.data, (*from)->v.data, kd_tensor_bytes(&to->v)));
+    *from = to;
+    return KD_OK;
+}
+
+static int carry_layer(struct kd_block *b, struct carry *c)
+{
+    if (!c->on)
+        return KD_OK;
+    KD_TRY(carry_over(b->m->be, &b->x, c->x));
+    KD_TRY(carry_over(b->m->be, &b->sub, c->sub));
+    kd_arena_release(b->ctx->arena, c->mark);
+    return KD_OK;
+}
+
 int kd_block_stack(struct kd_block *b, struct kd_var **out)
 {
     struct kd_norm_vars *norm = &b->stack->final_norm;
     struct kd_norm_desc desc = norm_desc(b);
+    struct carry carry;
 
-    for (int l = 0; l < b->stack->n; l++)
+    KD_TRY(carry_begin(b, &carry));
+    for (int l = 0; l < b->stack->n; l++) {
         KD_TRY(layer_forward(b, l));
+        KD_TRY(carry_layer(b, &carry));
+    }
     if (!b->m->arch.final_norm) {
         if (b->sub)
             KD_TRY(kd_op_residual(b->ctx, b->x, b->sub, b->m->arch.p_resid, b->sub_site,
