@@ -49,9 +49,6 @@ const struct kd_opt_row kd_generation_rows[] = {
     {.name = NULL},
 };
 
-const int kd_generation_n_rows =
-    (int)(sizeof kd_generation_rows / sizeof *kd_generation_rows) - 1;
-
 void kd_generation_options_unset(struct kd_generation_options *o)
 {
     *o = (struct kd_generation_options){

@@ -19,7 +19,6 @@ struct kd_generation_options {
 void kd_generation_options_unset(struct kd_generation_options *o);
 
 extern const struct kd_opt_row kd_generation_rows[];
-extern const int kd_generation_n_rows;
 
 /** Options over the generation config of model directory DIR over the defaults.  Local.
  * KD_EUSAGE, KD_EINPUT. */
