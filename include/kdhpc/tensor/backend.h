@@ -8,6 +8,11 @@
  * is tied to the struct by a static assertion in backend.c.
  *
  * "acc" flags: false overwrites the destination, true adds to it.
+ * Activations and their gradients are struct kd_tensor or kd_mat, of the compute type:
+ * float32, or bfloat16 where the backend offers it; all of one call have the same type
+ * unless its comment says otherwise.  What is `float *` is always float32: parameters
+ * of norms, biases, statistics, gradients of parameters, optimiser state.  Arithmetic
+ * inside a slot is float32 (sums float32 or wider); only loads and stores round.
  * Reductions run in an order that depends on shapes only, never on the thread count, so
  * the same call gives the same bits for any number of threads. */
 #ifndef KDHPC_TENSOR_BACKEND_H
@@ -35,7 +40,9 @@ struct kd_backend {
     void *impl;    /* owned by the backend */
 };
 
-/** C[m,n] = act(alpha op(A) op(B) + beta C + bias): op(A) is [m,k], op(B) is [k,n]. */
+/** C[m,n] = act(alpha op(A) op(B) + beta C + bias): op(A) is [m,k], op(B) is [k,n].  A
+ * and B have one type; C and pre have it too, or are float32 (logits, gradients of
+ * weights). */
 struct kd_gemm {
     bool trans_a, trans_b; /* A is stored [k,m]; B is stored [n,k] */
     float alpha, beta;
@@ -92,13 +99,14 @@ struct kd_norm {
 /** One vocabulary chunk of the head: losses of rows and, in place, the gradient of the
  * logits. ce_row = -log softmax(z)[label]; smooth_row = -sum_v log softmax(z)[v];
  *  kl_row = sum_v p_T (log p_T - log p_S) at temperature T, p = softmax(z / T), without
- * T^2. dz (over zs in place) = w_ce d ce + w_smooth d smooth + w_kl d kl. Source:
+ * T^2. dz = w_ce d ce + w_smooth d smooth + w_kl d kl. Source:
  * ../spec of the references: transformers' cross-entropy, DistilBART's KL. */
 struct kd_vocab_loss {
+    struct kd_tensor zs; /* [rows, V] student logits, float32; may be overwritten */
+    struct kd_tensor dz; /* [rows, V] their gradient, of the compute type, if grad; may
+                            be zs itself where that is float32 */
     struct kd_tensor
-        zs; /* [rows, V] student logits; overwritten by the gradient if grad */
-    struct kd_tensor
-        zt; /* [rows, V] teacher logits, or data NULL; may be overwritten */
+        zt; /* [rows, V] teacher logits, float32, or data NULL; may be overwritten */
     const int32_t
         *labels; /* [rows], backend memory; < 0: the row has no ce, smooth or correct */
     const float *kl_mask; /* [rows] 1 or 0, or NULL for all rows */
@@ -113,6 +121,7 @@ struct kd_vocab_loss {
  * decay after the step). */
 struct kd_adamw {
     float *param, *m, *v;
+    uint16_t *copy; /* [n] bfloat16 copy of param to write along, or NULL */
     const float *grad;
     int64_t n, step; /* step from 1 */
     double lr, beta1, beta2, eps, weight_decay,
@@ -124,6 +133,7 @@ struct kd_adamw {
  * fairseq and transformers with scale_parameter, relative_step and warm-up off. */
 struct kd_adafactor {
     float *param;
+    uint16_t *copy; /* as in kd_adamw */
     const float *grad;
     float *row,
         *col; /* [rows], [cols] factored; row is [rows * cols] if not factored */
@@ -148,6 +158,8 @@ struct kd_backend_ops {
     int (*copy)(struct kd_backend *be, void *dst, const void *src, size_t bytes);
     int (*zero)(struct kd_backend *be, void *dst, size_t bytes);
     int (*sync)(struct kd_backend *be);
+    void *(*stream)(struct kd_backend *be); /* the device's compute stream, for comm's
+                                               own plane; NULL on the CPU */
     int (*mem_info)(struct kd_backend *be, size_t *free_bytes, size_t *total_bytes);
 
     /* product */
@@ -163,45 +175,50 @@ struct kd_backend_ops {
                           struct kd_mat dv);
     int (*attention_cached)(struct kd_backend *be, const struct kd_attention_cached *a);
 
-    /* pointwise; n values */
-    int (*add)(struct kd_backend *be, const float *x, const float *y, float *out,
-               int64_t n);
-    int (*axpy)(struct kd_backend *be, float alpha, const float *x, float *y,
-                int64_t n); /* y += alpha x */
-    int (*scale)(struct kd_backend *be, float alpha, float *x, int64_t n);
-    int (*act_back)(struct kd_backend *be, enum kd_act act, const float *pre,
-                    const float *dy, float *dx,
-                    int64_t n); /* dx = dy act'(pre); dx may be dy */
+    /* pointwise; all tensors of one shape */
+    int (*add)(struct kd_backend *be, struct kd_tensor x, struct kd_tensor y,
+               struct kd_tensor out);
+    int (*axpy)(struct kd_backend *be, float alpha, struct kd_tensor x,
+                struct kd_tensor y); /* y += alpha x; x and y may differ in type */
+    int (*scale)(struct kd_backend *be, float alpha, struct kd_tensor x);
+    /* y = act(pre) */
+    int (*act)(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
+               struct kd_tensor y);
+    int (*act_back)(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
+                    struct kd_tensor dy,
+                    struct kd_tensor dx); /* dx = dy act'(pre); dx may be dy */
     /* out (+)= dropout(x), x [rows, cols]; its own backward */
-    int (*dropout)(struct kd_backend *be, const struct kd_dropout *d, const float *x,
-                   float *out, int64_t rows, int64_t cols, bool acc);
+    int (*dropout)(struct kd_backend *be, const struct kd_dropout *d,
+                   struct kd_tensor x, struct kd_tensor out, bool acc);
     int (*cast)(struct kd_backend *be, struct kd_tensor src, struct kd_tensor dst);
 
-    /* norm with its residual: sum = x + dropout(sub), y = norm(sum).  x or sub may be
-     * NULL (not both), sum may be NULL if x or sub is NULL or it is not needed; stats
-     * [rows, 2] (mean, 1 / sigma) may be NULL. back: ds = dnorm(dy) + dsum; dx (+)= ds,
-     * dsub = dropout(ds) (overwritten), dgamma, dbeta += . Pointers for absent parts
-     * are NULL (dsum, dx, dsub, dgamma and dbeta). */
-    int (*norm)(struct kd_backend *be, const struct kd_norm *norm, const float *x,
-                const float *sub, const struct kd_dropout *drop, float *sum, float *y,
-                float *stats, int64_t rows, int64_t cols);
+    /* norm with its residual: sum = x + dropout(sub), y = norm(sum), all [rows, cols].
+     * x or sub may be absent (data NULL; not both), sum may be absent if x or sub is or
+     * it is not needed; stats [rows, 2] (mean, 1 / sigma) may be NULL.
+     * back: ds = dnorm(dy) + dsum; dx (+)= ds, dsub = dropout(ds) (overwritten),
+     * dgamma, dbeta += .  Absent parts have data NULL (dsum, dx, dsub) or are NULL
+     * (dgamma, dbeta). */
+    int (*norm)(struct kd_backend *be, const struct kd_norm *norm, struct kd_tensor x,
+                struct kd_tensor sub, const struct kd_dropout *drop,
+                struct kd_tensor sum, struct kd_tensor y, float *stats);
     int (*norm_back)(struct kd_backend *be, const struct kd_norm *norm,
-                     const float *sum, const float *stats, const float *dy,
-                     const float *dsum, const struct kd_dropout *drop, float *dx,
-                     bool acc_dx, float *dsub, float *dgamma, float *dbeta,
-                     int64_t rows, int64_t cols);
+                     struct kd_tensor sum, const float *stats, struct kd_tensor dy,
+                     struct kd_tensor dsum, const struct kd_dropout *drop,
+                     struct kd_tensor dx, bool acc_dx, struct kd_tensor dsub,
+                     float *dgamma, float *dbeta);
 
-    /* rows.  gather: out[r] = scale * table[ids[r]] + (pos ? pos[pos_ids[r]] : 0).
+    /* rows.  gather: out[r] = scale * table[ids[r]] + (pos ? pos[pos_ids[r]] : 0); out
+     * [rows, cols], table and pos [any, cols] (pos data NULL: none).
      * scatter_add: table[ids[r]] += scale * dx[r], in ascending r for each id; rows
      * with id == skip_id are left out. */
-    int (*gather_rows)(struct kd_backend *be, const float *table, const int32_t *ids,
-                       float scale, const float *pos, const int32_t *pos_ids,
-                       float *out, int64_t rows, int64_t cols);
-    int (*scatter_add_rows)(struct kd_backend *be, const float *dx, const int32_t *ids,
-                            int32_t skip_id, float scale, float *table, int64_t rows,
-                            int64_t cols, int64_t table_rows);
+    int (*gather_rows)(struct kd_backend *be, struct kd_tensor table,
+                       const int32_t *ids, float scale, struct kd_tensor pos,
+                       const int32_t *pos_ids, struct kd_tensor out);
+    int (*scatter_add_rows)(struct kd_backend *be, struct kd_tensor dx,
+                            const int32_t *ids, int32_t skip_id, float scale,
+                            float *table, int64_t table_rows);
     int (*log_softmax)(struct kd_backend *be, float *x, int64_t rows,
-                       int64_t cols); /* in place */
+                       int64_t cols); /* in place; float32, as decoding wants it */
     /* k largest of each row, descending, ties by lowest column */
     int (*topk)(struct kd_backend *be, const float *x, int64_t rows, int64_t cols,
                 int64_t k, float *values, int32_t *columns);
@@ -210,10 +227,10 @@ struct kd_backend_ops {
     int (*vocab_loss)(struct kd_backend *be, const struct kd_vocab_loss *l);
     /* rows_out[r] (float64) = |a_s s_r - a_t t_r|^2 with the identity, or after
      * standardising each row (normalize: biased variance, eps 1e-5).  ds (+)= w *
-     * gradient if ds; row_mask as in kd_vocab_loss. */
-    int (*mse_rows)(struct kd_backend *be, const float *s, const float *t,
+     * gradient if ds has data; row_mask as in kd_vocab_loss. */
+    int (*mse_rows)(struct kd_backend *be, struct kd_tensor s, struct kd_tensor t,
                     const float *row_mask, bool normalize, float w, double *rows_out,
-                    float *ds, bool acc, int64_t rows, int64_t cols);
+                    struct kd_tensor ds, bool acc);
 
     /* optimiser; sum_sq: *out (host) = sum of squares in float64 (non-finite if any
      * value is); waits */
@@ -230,6 +247,18 @@ extern const int kd_backend_n_slots;
  * kd_backend_free. */
 int kd_backend_cpu(int n_threads, struct kd_backend **out) KD_MUST_CHECK;
 void kd_backend_free(struct kd_backend *be);
+
+/** Number of CUDA devices that this process can use; 0 where there are none or the
+ * build has no CUDA.  Local. */
+int kd_cuda_devices(void);
+
+/** The CUDA backend on device INDEX.  Local; *OUT is freed by kd_backend_free.
+ * KD_EINPUT without such a device (the line says why), KD_ENOMEM. */
+int kd_backend_cuda(int index, struct kd_backend **out) KD_MUST_CHECK;
+
+/** One line about CUDA in this build, e.g. "CUDA 13.0 for sm_80 sm_90, driver 13.0,
+ * NVIDIA H100 80GB HBM3", or "no CUDA".  Local. */
+const char *kd_backend_cuda_library(void);
 
 /** One line about the library behind the products, e.g. "OpenBLAS 0.3.21 (openmp),
  * AVX-512".  Local. */
