@@ -4,7 +4,8 @@
  * Life of a gradient: the first node (in backward order) that contributes to a var
  * takes a buffer from the tape's pool and overwrites it, later ones add; when the node
  * that made the var has run, the buffer goes back.  Parameters own their gradient (a
- * slab view that was zeroed before the step), so every contribution adds. */
+ * slab view that was zeroed before the step), so every contribution adds.  Gradients of
+ * activations have the type of their value, those of parameters are float32. */
 #ifndef KDHPC_SRC_AUTOGRAD_NODE_H
 #define KDHPC_SRC_AUTOGRAD_NODE_H
 
@@ -36,15 +37,16 @@ int kd_tape_record(struct kd_tape *t, const struct kd_node *node) KD_MUST_CHECK;
 struct kd_backend *kd_tape_backend(const struct kd_tape *t);
 
 /** Gradient of V for slots that overwrite or add as told: *ACC says which.  Local. */
-int kd_grad_open(struct kd_tape *t, struct kd_var *v, float **g,
+int kd_grad_open(struct kd_tape *t, struct kd_var *v, struct kd_tensor *g,
                  bool *acc) KD_MUST_CHECK;
 
 /** Gradient of V for slots that can only add: zeroed if this is the first contribution.
- * *G is NULL if V wants none.  Local. */
-int kd_grad_add(struct kd_tape *t, struct kd_var *v, float **g) KD_MUST_CHECK;
+ * G's data is NULL if V wants none.  Local. */
+int kd_grad_add(struct kd_tape *t, struct kd_var *v, struct kd_tensor *g) KD_MUST_CHECK;
 
 /** Gradient of V for slots that can only overwrite: DST is V's own buffer, or a second
- * one that kd_grad_set_end adds and gives back.  Local. */
+ * one that kd_grad_set_end adds and gives back; it has the type of V's value.  Local.
+ */
 int kd_grad_set_begin(struct kd_tape *t, struct kd_var *v,
                       struct kd_tensor *dst) KD_MUST_CHECK;
 int kd_grad_set_end(struct kd_tape *t, struct kd_var *v,
@@ -60,13 +62,14 @@ int kd_back_residual(struct kd_tape *t, struct kd_var *sum,
                      const struct kd_dropout *drop, struct kd_var *x,
                      struct kd_var *sub) KD_MUST_CHECK;
 
-/** A new float32 var [rows, cols] for an op's result.  Local. */
+/** A new var [rows, cols] of CTX's compute type for an op's result.  Local. */
 int kd_op_result(struct kd_ctx *ctx, int64_t rows, int64_t cols, bool needs_grad,
                  struct kd_var **out) KD_MUST_CHECK;
 
-/** KD_EINTERNAL unless V is a float32 matrix [ROWS, COLS] (-1: any).  Local. */
-int kd_op_check(const char *op, const char *name, const struct kd_var *v, int64_t rows,
-                int64_t cols) KD_MUST_CHECK;
+/** KD_EINTERNAL unless V is a matrix [ROWS, COLS] (-1: any) of CTX's compute type.
+ * Local. */
+int kd_op_check(const struct kd_ctx *ctx, const char *op, const char *name,
+                const struct kd_var *v, int64_t rows, int64_t cols) KD_MUST_CHECK;
 
 /** KD_EINTERNAL unless V is NULL or float32 with COUNT values.  Local. */
 int kd_op_check_vector(const char *op, const char *name, const struct kd_var *v,

@@ -97,7 +97,7 @@ int kd_op_self_attention(struct kd_ctx *ctx, const struct kd_attention_desc *des
                          struct kd_var *qkv, struct kd_var **out)
 {
     KD_TRY(check_seqs(desc));
-    KD_TRY(kd_op_check("self attention", "qkv", qkv, desc->q_seqs.n_rows,
+    KD_TRY(kd_op_check(ctx, "self attention", "qkv", qkv, desc->q_seqs.n_rows,
                        (desc->n_heads + 2 * desc->n_kv_heads) * desc->head_dim));
     return attention_run(ctx, desc, qkv, NULL, out);
 }
@@ -106,9 +106,9 @@ int kd_op_cross_attention(struct kd_ctx *ctx, const struct kd_attention_desc *de
                           struct kd_var *q, struct kd_var *kv, struct kd_var **out)
 {
     KD_TRY(check_seqs(desc));
-    KD_TRY(kd_op_check("cross attention", "q", q, desc->q_seqs.n_rows,
+    KD_TRY(kd_op_check(ctx, "cross attention", "q", q, desc->q_seqs.n_rows,
                        desc->n_heads * desc->head_dim));
-    KD_TRY(kd_op_check("cross attention", "kv", kv, desc->kv_seqs.n_rows,
+    KD_TRY(kd_op_check(ctx, "cross attention", "kv", kv, desc->kv_seqs.n_rows,
                        2 * desc->n_kv_heads * desc->head_dim));
     return attention_run(ctx, desc, q, kv, out);
 }

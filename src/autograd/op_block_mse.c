@@ -14,6 +14,25 @@
 
 static const double block_eps = 1e-5; /* torch's layer_norm */
 
+/* OUT = X in float32: X itself, or a copy in the arena. */
+static int in_f32(struct kd_ctx *ctx, const struct kd_tensor *x, struct kd_tensor *out)
+{
+    *out = *x;
+    if (x->dtype == KD_F32)
+        return KD_OK;
+    KD_TRY(kd_arena_tensor(ctx->arena, KD_F32, x->shape[0], x->shape[1], out));
+    return ctx->be->ops->cast(ctx->be, *x, *out);
+}
+
+/* Sum of the squares of the values of X. */
+static int sum_squares(struct kd_ctx *ctx, const struct kd_tensor *x, double *out)
+{
+    struct kd_tensor wide;
+
+    KD_TRY(in_f32(ctx, x, &wide));
+    return ctx->be->ops->sum_sq(ctx->be, wide.data, kd_tensor_count(&wide), out);
+}
+
 /* Sum of the values of X [rows, d]. */
 static int sum_values(struct kd_ctx *ctx, const struct kd_tensor *x, double *out)
 {
@@ -35,45 +54,45 @@ int kd_op_block_sums(struct kd_ctx *ctx, struct kd_var *s, struct kd_var *t,
                      struct kd_block_sums *out)
 {
     struct kd_arena_mark mark = kd_arena_mark(ctx->arena);
-    struct kd_backend *be = ctx->be;
+    struct kd_ctx plain = {.be = ctx->be, .arena = ctx->arena, .dtype = ctx->dtype};
     int64_t n = kd_tensor_count(&s->v);
     double distance;
     int rc = KD_OK;
 
-    KD_TRY(kd_op_check("block sums", "student", s, -1, -1));
-    KD_TRY(kd_op_check("block sums", "teacher", t, s->v.shape[0], s->v.shape[1]));
+    KD_TRY(kd_op_check(ctx, "block sums", "student", s, -1, -1));
+    KD_TRY(kd_op_check(ctx, "block sums", "teacher", t, s->v.shape[0], s->v.shape[1]));
     *out = (struct kd_block_sums){.n = (double)n};
     KD_GO(sum_values(ctx, &s->v, &out->s));
     KD_GO(sum_values(ctx, &t->v, &out->t));
-    KD_GO(be->ops->sum_sq(be, s->v.data, n, &out->ss));
-    KD_GO(be->ops->sum_sq(be, t->v.data, n, &out->tt));
-    KD_GO(kd_op_hidden_mse(&(struct kd_ctx){.be = be, .arena = ctx->arena}, s, t, NULL,
-                           false, 0, &distance));
+    KD_GO(sum_squares(ctx, &s->v, &out->ss));
+    KD_GO(sum_squares(ctx, &t->v, &out->tt));
+    KD_GO(kd_op_hidden_mse(&plain, s, t, NULL, false, 0, &distance));
     out->st = 0.5 * (out->ss + out->tt - distance);
 out:
     kd_arena_release(ctx->arena, mark);
     return rc;
 }
 
-/* ds (+)= a s + b t + c. */
+/* ds (+)= a s + b t + c, summed in float32. */
 static int add_affine(struct kd_ctx *ctx, struct kd_var *s, struct kd_var *t, double a,
                       double b, double c)
 {
     struct kd_backend *be = ctx->be;
     int64_t n = kd_tensor_count(&s->v);
-    size_t bytes = kd_tensor_bytes(&s->v);
-    struct kd_tensor ones;
-    float *ds, *host;
+    struct kd_tensor ones, ds, sum;
+    float *host;
 
     KD_TRY(kd_grad_add(ctx->tape, s, &ds));
+    KD_TRY(in_f32(ctx, &ds, &sum));
     KD_TRY(kd_arena_tensor(ctx->arena, KD_F32, s->v.shape[0], s->v.shape[1], &ones));
-    KD_TRY(kd_arena_host(ctx->arena, bytes, &host));
+    KD_TRY(kd_arena_host(ctx->arena, kd_tensor_bytes(&ones), &host));
     for (int64_t i = 0; i < n; i++)
         host[i] = 1.0f;
-    KD_TRY(be->ops->upload(be, ones.data, host, bytes));
-    KD_TRY(be->ops->axpy(be, (float)a, s->v.data, ds, n));
-    KD_TRY(be->ops->axpy(be, (float)b, t->v.data, ds, n));
-    return be->ops->axpy(be, (float)c, ones.data, ds, n);
+    KD_TRY(be->ops->upload(be, ones.data, host, kd_tensor_bytes(&ones)));
+    KD_TRY(be->ops->axpy(be, (float)a, s->v, sum));
+    KD_TRY(be->ops->axpy(be, (float)b, t->v, sum));
+    KD_TRY(be->ops->axpy(be, (float)c, ones, sum));
+    return sum.data == ds.data ? KD_OK : be->ops->cast(be, sum, ds);
 }
 
 int kd_op_block_mse(struct kd_ctx *ctx, struct kd_var *s, struct kd_var *t,

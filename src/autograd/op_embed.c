@@ -2,8 +2,9 @@
 /* Embedding: rows of a table, scaled, plus rows of a position table.
  *
  * The backward pass scatters into the gradients of the tables in ascending row order
- * for each id, so its bits do not depend on threads.  The table may also be an
- * activation: with scale 1 this is the differentiable choice of rows. */
+ * for each id, so its bits do not depend on threads; it adds in float32.  The table may
+ * also be a float32 activation: with scale 1 this is the differentiable choice of rows.
+ */
 #include "node.h"
 
 struct embed {
@@ -17,13 +18,16 @@ static int scatter(struct kd_tape *t, const struct kd_tensor *dy, const int32_t 
                    int32_t skip_id, float scale, struct kd_var *table)
 {
     struct kd_backend *be = kd_tape_backend(t);
-    float *g;
+    struct kd_tensor g;
 
     KD_TRY(kd_grad_add(t, table, &g));
-    if (!g)
+    if (!g.data)
         return KD_OK;
-    return be->ops->scatter_add_rows(be, dy->data, ids, skip_id, scale, g, dy->shape[0],
-                                     dy->shape[1], table->v.shape[0]);
+    if (g.dtype != KD_F32)
+        return KD_FAIL(KD_EINTERNAL, "embedding: no gradient of an activation in %s",
+                       kd_dtype_name(g.dtype));
+    return be->ops->scatter_add_rows(be, *dy, ids, skip_id, scale, g.data,
+                                     table->v.shape[0]);
 }
 
 static int embed_back(struct kd_tape *t, const struct kd_node *node)
@@ -43,13 +47,13 @@ int kd_op_embed(struct kd_ctx *ctx, struct kd_var *table, const int32_t *ids, in
     bool rec = ctx->tape && (kd_wants(table) || kd_wants(pos));
     struct embed *e;
 
-    KD_TRY(kd_op_check("embedding", "table", table, -1, -1));
+    KD_TRY(kd_op_check(ctx, "embedding", "table", table, -1, -1));
     if (pos)
-        KD_TRY(kd_op_check("embedding", "position table", pos, -1, d));
+        KD_TRY(kd_op_check(ctx, "embedding", "position table", pos, -1, d));
     KD_TRY(kd_op_result(ctx, n, d, rec, out));
-    KD_TRY(ctx->be->ops->gather_rows(ctx->be, table->v.data, ids, scale,
-                                     pos ? pos->v.data : NULL, pos_ids, (*out)->v.data,
-                                     n, d));
+    KD_TRY(ctx->be->ops->gather_rows(ctx->be, table->v, ids, scale,
+                                     pos ? pos->v : (struct kd_tensor){0}, pos_ids,
+                                     (*out)->v));
     if (!rec)
         return KD_OK;
     KD_TRY(kd_arena_host(ctx->arena, sizeof(*e), &e));

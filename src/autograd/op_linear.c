@@ -8,7 +8,7 @@
 
 struct linear {
     enum kd_act act;
-    float *pre; /* [n, d_out] before act; y itself for ReLU */
+    struct kd_tensor pre; /* [n, d_out] before act; y itself for ReLU */
     struct kd_var *x, *w, *b;
 };
 
@@ -16,7 +16,7 @@ struct linear {
 static int back_params(struct kd_tape *t, const struct linear *l, struct kd_tensor dy)
 {
     struct kd_backend *be = kd_tape_backend(t);
-    float *g;
+    struct kd_tensor g;
     bool acc;
 
     if (kd_wants(l->w)) {
@@ -26,12 +26,12 @@ static int back_params(struct kd_tape *t, const struct linear *l, struct kd_tens
                              .beta = acc ? 1.0f : 0.0f,
                              .a = kd_mat_of(dy),
                              .b = kd_mat_of(l->x->v),
-                             .c = kd_mat_of(l->w->g)};
+                             .c = kd_mat_of(g)};
         KD_TRY(be->ops->gemm(be, &dw));
     }
     if (kd_wants(l->b)) {
         KD_TRY(kd_grad_open(t, l->b, &g, &acc));
-        KD_TRY(be->ops->col_sum(be, kd_mat_of(dy), g, acc));
+        KD_TRY(be->ops->col_sum(be, kd_mat_of(dy), g.data, acc));
     }
     return KD_OK;
 }
@@ -40,12 +40,11 @@ static int linear_back(struct kd_tape *t, const struct kd_node *node)
 {
     const struct linear *l = node->saved;
     struct kd_backend *be = kd_tape_backend(t);
-    struct kd_tensor dy = node->out[0]->g;
-    float *g = dy.data;
+    struct kd_tensor dy = node->out[0]->g, g;
     bool acc;
 
     if (l->act != KD_ACT_NONE)
-        KD_TRY(be->ops->act_back(be, l->act, l->pre, g, g, kd_tensor_count(&dy)));
+        KD_TRY(be->ops->act_back(be, l->act, l->pre, dy, dy));
     KD_TRY(back_params(t, l, dy));
     if (!kd_wants(l->x))
         return KD_OK;
@@ -54,7 +53,7 @@ static int linear_back(struct kd_tape *t, const struct kd_node *node)
                          .beta = acc ? 1.0f : 0.0f,
                          .a = kd_mat_of(dy),
                          .b = kd_mat_of(l->w->v),
-                         .c = kd_mat_of(l->x->g)};
+                         .c = kd_mat_of(g)};
     return be->ops->gemm(be, &dx);
 }
 
@@ -66,12 +65,12 @@ int kd_op_linear(struct kd_ctx *ctx, struct kd_var *x, struct kd_var *w,
     struct kd_tensor pre = {0};
     struct linear *l;
 
-    KD_TRY(kd_op_check("linear", "x", x, -1, w->v.shape[1]));
-    KD_TRY(kd_op_check("linear", "weight", w, -1, -1));
+    KD_TRY(kd_op_check(ctx, "linear", "x", x, -1, w->v.shape[1]));
+    KD_TRY(kd_op_check(ctx, "linear", "weight", w, -1, -1));
     KD_TRY(kd_op_check_vector("linear", "bias", b, d_out));
     KD_TRY(kd_op_result(ctx, n, d_out, rec, out));
     if (rec && act != KD_ACT_NONE && act != KD_ACT_RELU)
-        KD_TRY(kd_arena_tensor(ctx->arena, KD_F32, n, d_out, &pre));
+        KD_TRY(kd_arena_tensor(ctx->arena, ctx->dtype, n, d_out, &pre));
 
     struct kd_gemm y = {.trans_b = true,
                         .alpha = 1.0f,
@@ -85,7 +84,7 @@ int kd_op_linear(struct kd_ctx *ctx, struct kd_var *x, struct kd_var *w,
     if (!rec)
         return KD_OK;
     KD_TRY(kd_arena_host(ctx->arena, sizeof(*l), &l));
-    *l = (struct linear){act, pre.data ? pre.data : (*out)->v.data, x, w, b};
+    *l = (struct linear){act, pre.data ? pre : (*out)->v, x, w, b};
     return kd_tape_record(ctx->tape, &(struct kd_node){.back = linear_back,
                                                        .in = {x, w, b},
                                                        .out = {*out},

@@ -4,13 +4,18 @@
  * Losses are leaves of the graph: they know their weight, so they add their gradients
  * to their inputs in the forward pass, where logits or differences are still at hand.
  * The head goes through the rows in chunks: [chunk, V] logits are made, turned into
- * losses and, in place, into their gradient, used for dh and dW, and overwritten by the
- * next chunk.  Only a node without work is recorded, which keeps W pending until the
- * backward pass has reached it.  Sums are taken on the host in float64 and row order.
+ * losses and into their gradient, used for dh and dW, and overwritten by the next
+ * chunk.  Logits are float32; their gradient has the compute type, for the two products
+ * that follow, and takes the logits' place where that is float32.  Only a node without
+ * work is recorded, which keeps W pending until the backward pass has reached it.  Sums
+ * are taken on the host in float64 and row order.
  */
 #include "node.h"
 
-enum { CHUNK_BYTES = 16 << 20, MIN_CHUNK_ROWS = 16 };
+/* Bytes of a chunk's logits: on CPUs they should stay in cache; on a GPU a product
+ * needs some thousand rows to be worth the pass over the gradient of W that it makes.
+ */
+enum { CHUNK_BYTES = 16 << 20, DEVICE_CHUNK_BYTES = 384 << 20, MIN_CHUNK_ROWS = 16 };
 
 /* One pass over the rows of h. */
 struct head_pass {
@@ -19,7 +24,8 @@ struct head_pass {
     struct kd_var *h, *h_teacher;
     const struct kd_head_loss_desc *desc;
     int64_t chunk;
-    struct kd_tensor zs, zt; /* [chunk, V] */
+    struct kd_tensor zs, zt; /* [chunk, V] float32 */
+    struct kd_tensor dz;     /* [chunk, V] of the compute type */
     struct kd_tensor rows;   /* [n, 4] float64, backend memory */
     bool to_h, to_w;         /* gradients wanted */
     float beta_h, beta_w;    /* 1: the gradient holds contributions already */
@@ -71,6 +77,7 @@ static int head_chunk(struct head_pass *p, int64_t first, int64_t n)
     const struct kd_head_loss_desc *d = p->desc;
     struct kd_vocab_loss l = {
         .zs = kd_tensor_rows(p->zs, 0, n),
+        .dz = kd_tensor_rows(p->dz, 0, n),
         .labels = d->labels + first,
         .kl_mask = d->kl_mask ? d->kl_mask + first : NULL,
         .w_ce = d->w_ce,
@@ -88,7 +95,7 @@ static int head_chunk(struct head_pass *p, int64_t first, int64_t n)
                            kd_tensor_rows(p->h_teacher->v, first, n), l.zt));
     }
     KD_TRY(p->ctx->be->ops->vocab_loss(p->ctx->be, &l));
-    return l.grad ? head_chunk_back(p, first, l.zs) : KD_OK;
+    return l.grad ? head_chunk_back(p, first, l.dz) : KD_OK;
 }
 
 /* Decide which gradients are made, and prepare their buffers. */
@@ -96,7 +103,7 @@ static int head_open_gradients(struct head_pass *p)
 {
     const struct kd_head_loss_desc *d = p->desc;
     struct kd_var *h = p->h, *w = p->head->w;
-    float *g;
+    struct kd_tensor g;
     bool acc;
 
     if (!p->ctx->tape ||
@@ -121,22 +128,24 @@ static int head_check(const struct head_pass *p)
 {
     int64_t n = p->h->v.shape[0], vocab = p->head->w->v.shape[0];
 
-    KD_TRY(kd_op_check("head", "weight", p->head->w, -1, -1));
-    KD_TRY(kd_op_check("head", "h", p->h, -1, p->head->w->v.shape[1]));
+    KD_TRY(kd_op_check(p->ctx, "head", "weight", p->head->w, -1, -1));
+    KD_TRY(kd_op_check(p->ctx, "head", "h", p->h, -1, p->head->w->v.shape[1]));
     if (!p->teacher)
         return KD_OK;
-    KD_TRY(kd_op_check("teacher's head", "weight", p->teacher->w, vocab, -1));
-    return kd_op_check("teacher's head", "h", p->h_teacher, n,
+    KD_TRY(kd_op_check(p->ctx, "teacher's head", "weight", p->teacher->w, vocab, -1));
+    return kd_op_check(p->ctx, "teacher's head", "h", p->h_teacher, n,
                        p->teacher->w->v.shape[1]);
 }
 
-/* Rows of a chunk: as many as fit CHUNK_BYTES, in multiples of MIN_CHUNK_ROWS. */
-static int64_t chunk_rows(int64_t asked, int64_t n, int64_t vocab)
+/* Rows of a chunk: as many as fit the bytes, in multiples of MIN_CHUNK_ROWS. */
+static int64_t chunk_rows(const struct kd_backend *be, int64_t asked, int64_t n,
+                          int64_t vocab)
 {
-    int64_t rows = asked;
+    int64_t bytes = be->device == KD_CPU ? CHUNK_BYTES : DEVICE_CHUNK_BYTES,
+            rows = asked;
 
     if (rows <= 0) {
-        rows = CHUNK_BYTES / (vocab * (int64_t)sizeof(float));
+        rows = bytes / (vocab * (int64_t)sizeof(float));
         rows -= rows % MIN_CHUNK_ROWS;
         if (rows < MIN_CHUNK_ROWS)
             rows = MIN_CHUNK_ROWS;
@@ -170,6 +179,9 @@ static int head_run(struct head_pass *p, struct kd_head_loss_sums *sums,
 
     KD_TRY(kd_arena_tensor(arena, KD_F64, n, 4, &p->rows));
     KD_TRY(kd_arena_tensor(arena, KD_F32, p->chunk, vocab, &p->zs));
+    p->dz = p->zs;
+    if (p->ctx->dtype != KD_F32 && (p->to_h || p->to_w))
+        KD_TRY(kd_arena_tensor(arena, p->ctx->dtype, p->chunk, vocab, &p->dz));
     if (p->teacher)
         KD_TRY(kd_arena_tensor(arena, KD_F32, p->chunk, vocab, &p->zt));
     for (int64_t first = 0; first < n; first += p->chunk)
@@ -193,7 +205,7 @@ int kd_op_head_loss(struct kd_ctx *ctx, const struct kd_head *head, struct kd_va
 
     *sums = (struct kd_head_loss_sums){0};
     KD_TRY(head_check(&p));
-    p.chunk = chunk_rows(desc->chunk_rows, h->v.shape[0], head->w->v.shape[0]);
+    p.chunk = chunk_rows(ctx->be, desc->chunk_rows, h->v.shape[0], head->w->v.shape[0]);
     if (h->v.shape[0] == 0)
         return KD_OK;
     KD_GO(head_open_gradients(&p));
@@ -206,9 +218,8 @@ out:
 static int hidden_run(struct kd_ctx *ctx, struct kd_var *s, struct kd_var *t,
                       const float *row_mask, bool normalize, float w, double *sum)
 {
-    int64_t n = s->v.shape[0], d = s->v.shape[1];
-    struct kd_tensor rows;
-    float *ds = NULL;
+    struct kd_tensor rows, ds = {0};
+    int64_t n = s->v.shape[0];
     double *host;
     bool acc = false;
 
@@ -216,8 +227,8 @@ static int hidden_run(struct kd_ctx *ctx, struct kd_var *s, struct kd_var *t,
     KD_TRY(kd_arena_host(ctx->arena, kd_tensor_bytes(&rows), &host));
     if (ctx->tape && kd_wants(s) && w != 0.0f)
         KD_TRY(kd_grad_open(ctx->tape, s, &ds, &acc));
-    KD_TRY(ctx->be->ops->mse_rows(ctx->be, s->v.data, t->v.data, row_mask, normalize, w,
-                                  rows.data, ds, acc, n, d));
+    KD_TRY(ctx->be->ops->mse_rows(ctx->be, s->v, t->v, row_mask, normalize, w,
+                                  rows.data, ds, acc));
     KD_TRY(ctx->be->ops->download(ctx->be, host, rows.data, kd_tensor_bytes(&rows)));
     for (int64_t r = 0; r < n; r++)
         *sum += host[r];
@@ -231,8 +242,9 @@ int kd_op_hidden_mse(struct kd_ctx *ctx, struct kd_var *s, struct kd_var *t,
     int rc = KD_OK;
 
     *sum = 0.0;
-    KD_TRY(kd_op_check("hidden distance", "student", s, -1, -1));
-    KD_TRY(kd_op_check("hidden distance", "teacher", t, s->v.shape[0], s->v.shape[1]));
+    KD_TRY(kd_op_check(ctx, "hidden distance", "student", s, -1, -1));
+    KD_TRY(kd_op_check(ctx, "hidden distance", "teacher", t, s->v.shape[0],
+                       s->v.shape[1]));
     if (s->v.shape[0] == 0)
         return KD_OK;
     KD_GO(hidden_run(ctx, s, t, row_mask, normalize, w, sum));

@@ -20,8 +20,7 @@ static int norm_back(struct kd_tape *t, const struct kd_node *node)
     const struct norm *m = node->saved;
     struct kd_var *y = node->out[0], *sum = node->out[1];
     struct kd_backend *be = kd_tape_backend(t);
-    struct kd_tensor dsub = {0};
-    float *dx = NULL, *dgamma, *dbeta;
+    struct kd_tensor dx = {0}, dsub = {0}, dsum = {0}, dgamma, dbeta;
     bool acc = false;
 
     if (!y->g_live) /* only the sum was used */
@@ -32,23 +31,23 @@ static int norm_back(struct kd_tape *t, const struct kd_node *node)
         KD_TRY(kd_grad_set_begin(t, m->sub, &dsub));
     if (kd_wants(m->x))
         KD_TRY(kd_grad_open(t, m->x, &dx, &acc));
-    KD_TRY(be->ops->norm_back(be, &m->k, m->s.data, m->stats, y->g.data,
-                              sum && sum->g_live ? sum->g.data : NULL, &m->drop, dx,
-                              acc, dsub.data, dgamma, dbeta, m->s.shape[0],
-                              m->s.shape[1]));
+    if (sum && sum->g_live)
+        dsum = sum->g;
+    KD_TRY(be->ops->norm_back(be, &m->k, m->s, m->stats, y->g, dsum, &m->drop, dx, acc,
+                              dsub, dgamma.data, dbeta.data));
     return dsub.data ? kd_grad_set_end(t, m->sub, dsub) : KD_OK;
 }
 
 /* Check the shapes and fill M but for what the forward pass makes. */
-static int norm_prepare(const struct kd_norm_desc *desc, struct kd_var *x,
-                        struct kd_var *sub, struct kd_var *gamma, struct kd_var *beta,
-                        struct kd_dropout drop, struct norm *m)
+static int norm_prepare(const struct kd_ctx *ctx, const struct kd_norm_desc *desc,
+                        struct kd_var *x, struct kd_var *sub, struct kd_var *gamma,
+                        struct kd_var *beta, struct kd_dropout drop, struct norm *m)
 {
     int64_t n = x->v.shape[0], d = x->v.shape[1];
 
-    KD_TRY(kd_op_check("norm", "x", x, -1, -1));
+    KD_TRY(kd_op_check(ctx, "norm", "x", x, -1, -1));
     if (sub)
-        KD_TRY(kd_op_check("norm", "sub", sub, n, d));
+        KD_TRY(kd_op_check(ctx, "norm", "sub", sub, n, d));
     KD_TRY(kd_op_check_vector("norm", "gamma", gamma, d));
     KD_TRY(kd_op_check_vector("norm", "beta", beta, d));
     *m = (struct norm){
@@ -74,16 +73,15 @@ static int norm_run(struct kd_ctx *ctx, struct norm *m, struct kd_var *sum,
 {
     int64_t n = m->s.shape[0], d = m->s.shape[1];
     bool rec = norm_records(ctx, m);
-    struct kd_tensor stats = {0};
+    struct kd_tensor stats = {0}, none = {0};
     struct norm *saved;
 
     KD_TRY(kd_op_result(ctx, n, d, rec, y));
     if (rec)
         KD_TRY(kd_arena_tensor(ctx->arena, KD_F32, n, 2, &stats));
     m->stats = stats.data;
-    KD_TRY(ctx->be->ops->norm(ctx->be, &m->k, m->x->v.data,
-                              m->sub ? m->sub->v.data : NULL, &m->drop,
-                              m->sub ? m->s.data : NULL, (*y)->v.data, m->stats, n, d));
+    KD_TRY(ctx->be->ops->norm(ctx->be, &m->k, m->x->v, m->sub ? m->sub->v : none,
+                              &m->drop, m->sub ? m->s : none, (*y)->v, m->stats));
     if (!rec)
         return KD_OK;
     KD_TRY(kd_arena_host(ctx->arena, sizeof(*saved), &saved));
@@ -100,7 +98,7 @@ int kd_op_norm(struct kd_ctx *ctx, const struct kd_norm_desc *desc, struct kd_va
 {
     struct norm m;
 
-    KD_TRY(norm_prepare(desc, x, NULL, gamma, beta, (struct kd_dropout){0}, &m));
+    KD_TRY(norm_prepare(ctx, desc, x, NULL, gamma, beta, (struct kd_dropout){0}, &m));
     return norm_run(ctx, &m, NULL, y);
 }
 
@@ -113,7 +111,7 @@ int kd_op_residual_norm(struct kd_ctx *ctx, const struct kd_norm_desc *desc,
     struct kd_var *s = NULL;
     struct norm m;
 
-    KD_TRY(norm_prepare(desc, x, sub, gamma, beta, drop, &m));
+    KD_TRY(norm_prepare(ctx, desc, x, sub, gamma, beta, drop, &m));
     m.s.data = sum || norm_records(ctx, &m) ? sub->v.data : NULL; /* in place */
     if (sum) {
         bool needs = ctx->tape && (kd_wants(x) || kd_wants(sub));

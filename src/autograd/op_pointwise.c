@@ -16,11 +16,11 @@ static int drop_back(struct kd_tape *t, const struct kd_dropout *drop,
                      const struct kd_tensor *dy, struct kd_var *v)
 {
     struct kd_backend *be = kd_tape_backend(t);
-    float *g;
+    struct kd_tensor g;
     bool acc;
 
     KD_TRY(kd_grad_open(t, v, &g, &acc));
-    return be->ops->dropout(be, drop, dy->data, g, dy->shape[0], dy->shape[1], acc);
+    return be->ops->dropout(be, drop, *dy, g, acc);
 }
 
 static int dropout_back(struct kd_tape *t, const struct kd_node *node)
@@ -42,10 +42,9 @@ int kd_op_dropout(struct kd_ctx *ctx, struct kd_var *x, float p, uint32_t site,
         *out = x;
         return KD_OK;
     }
-    KD_TRY(kd_op_check("dropout", "x", x, -1, -1));
+    KD_TRY(kd_op_check(ctx, "dropout", "x", x, -1, -1));
     KD_TRY(kd_op_result(ctx, n, d, rec, out));
-    KD_TRY(
-        ctx->be->ops->dropout(ctx->be, &drop, x->v.data, (*out)->v.data, n, d, false));
+    KD_TRY(ctx->be->ops->dropout(ctx->be, &drop, x->v, (*out)->v, false));
     if (!rec)
         return KD_OK;
     KD_TRY(kd_arena_host(ctx->arena, sizeof(*saved), &saved));
@@ -59,13 +58,13 @@ int kd_op_dropout(struct kd_ctx *ctx, struct kd_var *x, float p, uint32_t site,
 static int copy_back(struct kd_tape *t, const struct kd_tensor *ds, struct kd_var *v)
 {
     struct kd_backend *be = kd_tape_backend(t);
-    float *g;
+    struct kd_tensor g;
     bool acc;
 
     KD_TRY(kd_grad_open(t, v, &g, &acc));
     if (acc)
-        return be->ops->axpy(be, 1.0f, ds->data, g, kd_tensor_count(ds));
-    return be->ops->copy(be, g, ds->data, kd_tensor_bytes(ds));
+        return be->ops->axpy(be, 1.0f, *ds, g);
+    return be->ops->copy(be, g.data, ds->data, kd_tensor_bytes(ds));
 }
 
 int kd_back_residual(struct kd_tape *t, struct kd_var *sum,
@@ -98,13 +97,13 @@ static int residual_back(struct kd_tape *t, const struct kd_node *node)
 
 /* sum = x + dropout(sub), by the shortest way. */
 static int residual_forward(struct kd_backend *be, const struct kd_dropout *drop,
-                            const struct kd_tensor *x, const struct kd_tensor *sub,
-                            float *sum)
+                            struct kd_tensor x, struct kd_tensor sub,
+                            struct kd_tensor sum)
 {
     if (drop->p == 0.0f)
-        return be->ops->add(be, x->data, sub->data, sum, kd_tensor_count(x));
-    KD_TRY(be->ops->copy(be, sum, x->data, kd_tensor_bytes(x)));
-    return be->ops->dropout(be, drop, sub->data, sum, x->shape[0], x->shape[1], true);
+        return be->ops->add(be, x, sub, sum);
+    KD_TRY(be->ops->copy(be, sum.data, x.data, kd_tensor_bytes(&x)));
+    return be->ops->dropout(be, drop, sub, sum, true);
 }
 
 int kd_op_residual(struct kd_ctx *ctx, struct kd_var *x, struct kd_var *sub, float p,
@@ -115,10 +114,10 @@ int kd_op_residual(struct kd_ctx *ctx, struct kd_var *x, struct kd_var *sub, flo
     bool rec = ctx->tape && (kd_wants(x) || kd_wants(sub));
     struct pointwise *saved;
 
-    KD_TRY(kd_op_check("residual", "x", x, -1, -1));
-    KD_TRY(kd_op_check("residual", "sub", sub, n, d));
+    KD_TRY(kd_op_check(ctx, "residual", "x", x, -1, -1));
+    KD_TRY(kd_op_check(ctx, "residual", "sub", sub, n, d));
     KD_TRY(kd_op_result(ctx, n, d, rec, sum));
-    KD_TRY(residual_forward(ctx->be, &drop, &x->v, &sub->v, (*sum)->v.data));
+    KD_TRY(residual_forward(ctx->be, &drop, x->v, sub->v, (*sum)->v));
     if (!rec)
         return KD_OK;
     KD_TRY(kd_arena_host(ctx->arena, sizeof(*saved), &saved));

@@ -138,30 +138,29 @@ static int grad_alloc(struct kd_tape *t, struct kd_var *v)
 
     if (v->is_param || v->g_live)
         return KD_OK;
-    g.dtype = KD_F32;
     KD_TRY(pool_take(t, kd_tensor_bytes(&g), &g.data));
     v->g = g;
     return KD_OK;
 }
 
-int kd_grad_open(struct kd_tape *t, struct kd_var *v, float **g, bool *acc)
+int kd_grad_open(struct kd_tape *t, struct kd_var *v, struct kd_tensor *g, bool *acc)
 {
     KD_TRY(grad_alloc(t, v));
     *acc = v->is_param || v->g_live;
-    *g = v->g.data;
+    *g = v->g;
     v->g_live = true;
     return KD_OK;
 }
 
-int kd_grad_add(struct kd_tape *t, struct kd_var *v, float **g)
+int kd_grad_add(struct kd_tape *t, struct kd_var *v, struct kd_tensor *g)
 {
     bool acc;
 
-    *g = NULL;
+    g->data = NULL;
     if (!kd_wants(v))
         return KD_OK;
     KD_TRY(kd_grad_open(t, v, g, &acc));
-    return acc ? KD_OK : t->be->ops->zero(t->be, *g, kd_tensor_bytes(&v->g));
+    return acc ? KD_OK : t->be->ops->zero(t->be, g->data, kd_tensor_bytes(g));
 }
 
 int kd_grad_set_begin(struct kd_tape *t, struct kd_var *v, struct kd_tensor *dst)
@@ -171,7 +170,7 @@ int kd_grad_set_begin(struct kd_tape *t, struct kd_var *v, struct kd_tensor *dst
         *dst = v->g;
         return KD_OK;
     }
-    *dst = v->g;
+    *dst = v->v;
     return pool_take(t, kd_tensor_bytes(dst), &dst->data);
 }
 
@@ -180,17 +179,15 @@ int kd_grad_set_end(struct kd_tape *t, struct kd_var *v, struct kd_tensor dst)
     v->g_live = true;
     if (dst.data == v->g.data)
         return KD_OK;
-    KD_TRY(t->be->ops->axpy(t->be, 1.0f, dst.data, v->g.data, kd_tensor_count(&dst)));
+    KD_TRY(t->be->ops->axpy(t->be, 1.0f, dst, v->g));
     pool_put(t, dst.data);
     return KD_OK;
 }
 
 int kd_grad_pass(struct kd_tape *t, struct kd_var *out, struct kd_var *v)
 {
-    int64_t n = kd_tensor_count(&out->g);
-
     if (v->is_param || v->g_live)
-        return t->be->ops->axpy(t->be, 1.0f, out->g.data, v->g.data, n);
+        return t->be->ops->axpy(t->be, 1.0f, out->g, v->g);
     v->g = out->g;
     v->g_live = true;
     out->g.data = NULL;
@@ -291,23 +288,24 @@ int kd_op_result(struct kd_ctx *ctx, int64_t rows, int64_t cols, bool needs_grad
 {
     struct kd_tensor v;
 
-    KD_TRY(kd_arena_tensor(ctx->arena, KD_F32, rows, cols, &v));
+    KD_TRY(kd_arena_tensor(ctx->arena, ctx->dtype, rows, cols, &v));
     return kd_var_new(ctx, v, needs_grad, out);
 }
 
-int kd_op_check(const char *op, const char *name, const struct kd_var *v, int64_t rows,
-                int64_t cols)
+int kd_op_check(const struct kd_ctx *ctx, const char *op, const char *name,
+                const struct kd_var *v, int64_t rows, int64_t cols)
 {
     const struct kd_tensor *t = &v->v;
 
-    if (t->dtype == KD_F32 && t->ndim == 2 && (rows < 0 || t->shape[0] == rows) &&
+    if (t->dtype == ctx->dtype && t->ndim == 2 && (rows < 0 || t->shape[0] == rows) &&
         (cols < 0 || t->shape[1] == cols))
         return KD_OK;
     return KD_FAIL(KD_EINTERNAL,
-                   "%s: %s is %s with %d dimensions [%lld, %lld], expected float32 "
+                   "%s: %s is %s with %d dimensions [%lld, %lld], expected %s "
                    "[%lld, %lld] (-1: any)",
                    op, name, kd_dtype_name(t->dtype), t->ndim, (long long)t->shape[0],
-                   (long long)t->shape[1], (long long)rows, (long long)cols);
+                   (long long)t->shape[1], kd_dtype_name(ctx->dtype), (long long)rows,
+                   (long long)cols);
 }
 
 int kd_op_check_vector(const char *op, const char *name, const struct kd_var *v,

@@ -131,7 +131,7 @@ void kd_objective_free(struct kd_objective *obj)
 static int reserve(struct kd_ctx *ctx, int64_t rows, int64_t d, struct kd_var *out)
 {
     *out = (struct kd_var){0};
-    return kd_arena_tensor(ctx->arena, KD_F32, rows, d, &out->v);
+    return kd_arena_tensor(ctx->arena, ctx->dtype, rows, d, &out->v);
 }
 
 static int keep(struct kd_ctx *ctx, const struct kd_var *from, struct kd_var *to)

@@ -119,7 +119,7 @@ static int make_model(struct kd_run *run, const struct bench_config *c,
         (long long)(4 * c->d_model), (long long)(4 * c->d_model),
         (long long)c->vocab_size, (long long)positions));
     KD_GO(kd_json_parse(text.data, text.len, "the benchmark's model", &config));
-    KD_GO(kd_model_new(run->be, config, out));
+    KD_GO(kd_model_new(run->be, run->dtype, config, out));
     rc = kd_model_init(*out, (uint64_t)run->common->seed);
 out:
     kd_json_free(config);
@@ -297,7 +297,8 @@ static int run_micro(void *arg, int64_t micro, kd_param_ready_fn ready, void *re
                          .tape = u->tape,
                          .train = true,
                          .seed = u->seed,
-                         .step = (uint32_t)u->step};
+                         .step = (uint32_t)u->step,
+                         .dtype = u->run->dtype};
     struct kd_counts n;
     struct kd_batch b;
     double work = 0;

@@ -3,15 +3,19 @@
  * and of decoding, and attention over ragged sequences and over a cache.
  *
  * The bound of both is the rate of products that fit the cache; attention counts the
- * multiplications that its masks leave, five products backward for two forward. */
+ * multiplications that its masks leave, five products backward for two forward.
+ * Operands are noise of the run's compute type: devices are faster on zeros than they
+ * ever are in earnest. */
 #include "bench.h"
 
+#include "kdhpc/base/mem.h"
 #include "kdhpc/tensor/arena.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
-enum { CYCLE = 8 };
+enum { CYCLE = 8, NOISE = 1 << 18 };
 
 /* Lengths of sequences in a batch, over and over, in 1/240 of the longest. */
 static const int64_t lengths[CYCLE] = {12, 25, 40, 70, 100, 140, 190, 240};
@@ -28,23 +32,62 @@ static int call_product(void *arg)
     return p->be->ops->gemm(p->be, &p->g);
 }
 
-/* A float tensor of zeros in the arena. */
-static int zeros(struct kd_backend *be, struct kd_arena *arena, int64_t rows,
-                 int64_t cols, struct kd_tensor *out)
+/* A tensor of zeros in the arena. */
+static int zeros(struct kd_backend *be, struct kd_arena *arena, enum kd_dtype dtype,
+                 int64_t rows, int64_t cols, struct kd_tensor *out)
 {
-    KD_TRY(kd_arena_tensor(arena, KD_F32, rows, cols, out));
+    KD_TRY(kd_arena_tensor(arena, dtype, rows, cols, out));
     return be->ops->zero(be, out->data, kd_tensor_bytes(out));
 }
 
-static int make_product(struct kd_backend *be, struct kd_arena *arena, int64_t m,
-                        int64_t n, int64_t k, bool trans_a, bool trans_b,
-                        enum kd_act act, struct product *out)
+/* N values in [-1, 1) that look like noise, as DTYPE, into HOST. */
+static void make_noise(enum kd_dtype dtype, int64_t n, void *host)
+{
+    uint32_t state = 1;
+
+    for (int64_t i = 0; i < n; i++) {
+        float v;
+
+        state = state * 1664525u + 1013904223u;
+        v = (float)(int32_t)state * 0x1p-31f;
+        if (dtype == KD_F32)
+            ((float *)host)[i] = v;
+        else
+            ((uint16_t *)host)[i] = kd_f32_to_bf16(v);
+    }
+}
+
+/* A tensor of noise in the arena, which repeats itself after NOISE values. */
+static int noise(struct kd_backend *be, struct kd_arena *arena, enum kd_dtype dtype,
+                 int64_t rows, int64_t cols, struct kd_tensor *out)
+{
+    int64_t count = rows * cols, n = count < NOISE ? count : NOISE;
+    size_t size = kd_dtype_bytes(dtype);
+    void *host = NULL;
+    int rc = KD_OK;
+
+    KD_TRY(kd_arena_tensor(arena, dtype, rows, cols, out));
+    KD_TRY(kd_calloc(n, size, &host));
+    make_noise(dtype, n, host);
+    for (int64_t i = 0; i < count && !rc; i += n)
+        rc = be->ops->upload(be, (char *)out->data + (size_t)i * size, host,
+                             (size_t)(count - i < n ? count - i : n) * size);
+    rc = rc ? rc : be->ops->sync(be);
+    free(host);
+    return rc;
+}
+
+/* Gradients of weights, which add up, are float32 in any type. */
+static int make_product(struct kd_backend *be, struct kd_arena *arena,
+                        enum kd_dtype dtype, int64_t m, int64_t n, int64_t k,
+                        bool trans_a, bool trans_b, enum kd_act act,
+                        struct product *out)
 {
     struct kd_tensor a, b, c, pre, bias;
 
-    KD_TRY(zeros(be, arena, trans_a ? k : m, trans_a ? m : k, &a));
-    KD_TRY(zeros(be, arena, trans_b ? n : k, trans_b ? k : n, &b));
-    KD_TRY(zeros(be, arena, m, n, &c));
+    KD_TRY(noise(be, arena, dtype, trans_a ? k : m, trans_a ? m : k, &a));
+    KD_TRY(noise(be, arena, dtype, trans_b ? n : k, trans_b ? k : n, &b));
+    KD_TRY(zeros(be, arena, trans_a ? KD_F32 : dtype, m, n, &c));
     *out = (struct product){be,
                             {.trans_a = trans_a,
                              .trans_b = trans_b,
@@ -56,8 +99,8 @@ static int make_product(struct kd_backend *be, struct kd_arena *arena, int64_t m
                              .act = act}};
     if (act == KD_ACT_NONE)
         return KD_OK;
-    KD_TRY(zeros(be, arena, m, n, &pre));
-    KD_TRY(zeros(be, arena, 1, n, &bias));
+    KD_TRY(zeros(be, arena, dtype, m, n, &pre));
+    KD_TRY(zeros(be, arena, KD_F32, 1, n, &bias));
     out->g.pre = kd_mat_of(pre);
     out->g.bias = bias.data;
     return KD_OK;
@@ -71,8 +114,8 @@ static int product_rate(struct kd_run *run, struct kd_backend *be,
     struct product p;
 
     kd_arena_reset(arena);
-    KD_ALL(run->comm,
-           make_product(be, arena, mnk[0], mnk[1], mnk[2], trans_a, trans_b, act, &p));
+    KD_ALL(run->comm, make_product(be, arena, run->dtype, mnk[0], mnk[1], mnk[2],
+                                   trans_a, trans_b, act, &p));
     return bench_rate(run, seconds, call_product, &p,
                       2e-9 * (double)mnk[0] * (double)mnk[1] * (double)mnk[2], rate);
 }
@@ -220,11 +263,11 @@ static int make_attention(struct kd_run *run, const struct bench_config *c,
     p->a.scale = 1.0f / sqrtf((float)p->a.head_dim);
     KD_TRY(make_sequences(c, arena, p));
     n = p->a.q_seqs.n_rows;
-    KD_TRY(zeros(run->be, arena, n, 3 * d, &qkv));
-    KD_TRY(zeros(run->be, arena, n, 3 * d, &grad));
-    KD_TRY(zeros(run->be, arena, n, d, &out));
-    KD_TRY(zeros(run->be, arena, n, d, &dout));
-    KD_TRY(zeros(run->be, arena, n, c->n_heads, &p->a.lse));
+    KD_TRY(noise(run->be, arena, run->dtype, n, 3 * d, &qkv));
+    KD_TRY(zeros(run->be, arena, run->dtype, n, 3 * d, &grad));
+    KD_TRY(zeros(run->be, arena, run->dtype, n, d, &out));
+    KD_TRY(noise(run->be, arena, run->dtype, n, d, &dout));
+    KD_TRY(zeros(run->be, arena, KD_F32, n, c->n_heads, &p->a.lse));
     p->a.q = kd_mat_cols(qkv, 0, d);
     p->a.k = kd_mat_cols(qkv, d, d);
     p->a.v = kd_mat_cols(qkv, 2 * d, d);
@@ -249,10 +292,10 @@ static int make_cached(struct kd_run *run, const struct bench_config *c,
 
     for (int32_t i = 0; i < LIVE * STEP; i++)
         slots[i] = i % STEP * LIVE + i / STEP;
-    KD_TRY(zeros(run->be, arena, LIVE, d, &q));
-    KD_TRY(zeros(run->be, arena, LIVE, d, &out));
-    KD_TRY(zeros(run->be, arena, LIVE * STEP, d, &k));
-    KD_TRY(zeros(run->be, arena, LIVE * STEP, d, &v));
+    KD_TRY(noise(run->be, arena, run->dtype, LIVE, d, &q));
+    KD_TRY(zeros(run->be, arena, run->dtype, LIVE, d, &out));
+    KD_TRY(noise(run->be, arena, run->dtype, LIVE * STEP, d, &k));
+    KD_TRY(noise(run->be, arena, run->dtype, LIVE * STEP, d, &v));
     KD_TRY(kd_arena_alloc(arena, sizeof slots, &dev));
     KD_TRY(run->be->ops->upload(run->be, dev, slots, sizeof slots));
     p->be = run->be;
@@ -305,7 +348,9 @@ static int run_attention(struct kd_run *run, const struct bench_config *c,
     KD_ALL_GO(run->comm, make_cached(run, c, arena, &p));
     /* every key and value is read once and used once: bytes are the measure */
     KD_GO(bench_rate(run, c->seconds, call_cached, &p,
-                     8e-9 * LIVE * STEP * (double)c->d_model, &rate));
+                     2e-9 * LIVE * STEP * (double)c->d_model *
+                         (double)kd_dtype_bytes(run->dtype),
+                     &rate));
     KD_ALL_GO(run->comm, bench_add(t, rate, "GB/s", NAN, "cached %dx%d", LIVE, STEP));
 out:
     kd_arena_free(arena);

@@ -7,6 +7,7 @@
  * are taken out; the rest goes to the option rows of the mode, which are preceded in
  * one block of memory by those that every mode has. */
 #include "command.h"
+#include "device.h"
 
 #include "kdhpc/base/deck.h"
 #include "kdhpc/base/mem.h"
@@ -45,13 +46,19 @@ static const struct kd_opt_row common_rows[] = {
      .offset = AT(device),
      .def = "auto",
      .choices = "auto|cpu|cuda",
-     .help = "where to compute"},
+     .help = "where to compute; auto: on GPUs where every rank has one"},
     {.name = "dtype",
      .type = KD_OPT_CHOICE,
      .offset = AT(dtype),
      .def = "auto",
      .choices = "auto|float32|bfloat16",
-     .help = "number format of the computation; auto: float32 on CPUs"},
+     .help = "number format of the computation; auto: float32 on CPUs, "
+             "bfloat16 on GPUs"},
+    {.name = "tf32",
+     .type = KD_OPT_BOOL,
+     .offset = AT(tf32),
+     .def = "false",
+     .help = "float32 products on GPUs may round their inputs to TF32 (10 bits)"},
     {.name = "threads",
      .type = KD_OPT_INT,
      .offset = AT(threads),
@@ -247,18 +254,6 @@ out:
     return rc;
 }
 
-/* What a run needs beyond what a deck must have. */
-static int check_device(const struct kd_common *common)
-{
-    if (common->device == 2)
-        return KD_FAIL(KD_EUSAGE, "option --device: this build has no CUDA backend; "
-                                  "allowed here: auto, cpu");
-    if (common->dtype == 2)
-        return KD_FAIL(KD_EUSAGE, "option --dtype: training and inference on CPUs are "
-                                  "float32; allowed here: auto, float32");
-    return KD_OK;
-}
-
 static int check(struct command *c)
 {
     if (c->mode->needs_output_dir && !(c->common->output_dir && *c->common->output_dir))
@@ -266,7 +261,8 @@ static int check(struct command *c)
                        c->mode->name, common_rows[0].help);
     if (c->mode->check)
         KD_TRY(c->mode->check(c->common, c->config));
-    return c->print_config ? KD_OK : check_device(c->common);
+    /* what a run needs beyond what a deck must have */
+    return c->print_config ? KD_OK : kd_device_check(c->common, c->mode);
 }
 
 int kd_command_read(struct command *c, int argc, char **argv)
@@ -337,9 +333,10 @@ static int versions(struct kd_str *out)
                          "MPI:  %s\n"
                          "HDF5: %s\n"
                          "BLAS: %s\n"
-                         "CUDA: not built\n"
+                         "CUDA: %s\n"
                          "NCCL: not built\n",
-                         kd_comm_library(), kd_h5_library(), kd_backend_cpu_library());
+                         kd_comm_library(), kd_h5_library(), kd_backend_cpu_library(),
+                         kd_backend_cuda_library());
 }
 
 int kd_command_print(const struct command *c)

@@ -118,7 +118,7 @@ static int append_rows(struct deal *d, const int64_t *order, int64_t n,
 
 static int run_batch(struct deal *d, int64_t b, struct kd_generated_set *set)
 {
-    struct kd_ctx ctx = {.be = d->run->be, .arena = d->arena};
+    struct kd_ctx ctx = {.be = d->run->be, .arena = d->arena, .dtype = d->run->dtype};
     const int64_t *order = d->plan.order + d->plan.starts[b];
     int64_t n = d->plan.starts[b + 1] - d->plan.starts[b];
     struct kd_generated rows = {0};

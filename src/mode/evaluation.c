@@ -149,7 +149,7 @@ static void collect(struct scoring *s, const struct kd_batch *b, const int64_t *
 static int score_batch(struct scoring *s, int64_t batch)
 {
     const int64_t *index = s->plan.order + s->plan.starts[batch];
-    struct kd_ctx ctx = {.be = s->run->be, .arena = s->arena};
+    struct kd_ctx ctx = {.be = s->run->be, .arena = s->arena, .dtype = s->run->dtype};
     struct kd_head head = kd_model_head(s->m);
     struct kd_head_loss_desc desc = {.w_ce = 1, .temperature = 1};
     struct kd_head_loss_sums sums;

@@ -247,5 +247,6 @@ const struct kd_mode kd_mode_bench = {
     .n_groups = sizeof groups / sizeof *groups,
     .config_bytes = sizeof(struct bench_config),
     .check = check,
+    .computes = true,
     .run = run,
 };

@@ -354,5 +354,6 @@ const struct kd_mode kd_mode_eval = {
     .outputs = outputs,
     .needs_output_dir = true,
     .check = check_eval,
+    .computes = true,
     .run = run_eval,
 };

@@ -330,5 +330,6 @@ const struct kd_mode kd_mode_generate = {
     .n_groups = sizeof groups / sizeof *groups,
     .config_bytes = sizeof(struct generate_config),
     .check = check,
+    .computes = true,
     .run = run_generate,
 };

@@ -137,7 +137,7 @@ static int make_local(struct kd_run *run, const struct init_config *c,
     } else {
         KD_GO(check_vocab_given(config));
     }
-    KD_GO(kd_model_new(run->be, config, out));
+    KD_GO(kd_model_new(run->be, run->dtype, config, out));
     if (kd_comm_rank(run->comm) == 0) /* which alone writes */
         rc = kd_model_init(*out, (uint64_t)run->common->seed);
 out:

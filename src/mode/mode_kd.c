@@ -277,5 +277,6 @@ const struct kd_mode kd_mode_kd = {
     .needs_output_dir = true,
     .check = check,
     .resumes = resumes,
+    .computes = true,
     .run = run_kd,
 };

@@ -659,5 +659,6 @@ const struct kd_mode kd_mode_pseudo_label = {
     .outputs = outputs,
     .needs_output_dir = true,
     .resumes = resumes,
+    .computes = true,
     .run = run_labels,
 };

@@ -145,5 +145,6 @@ const struct kd_mode kd_mode_score = {
     .config_bytes = sizeof(struct score_config),
     .outputs = outputs,
     .needs_output_dir = true,
+    .computes = true,
     .run = run_score,
 };

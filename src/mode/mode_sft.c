@@ -58,5 +58,6 @@ const struct kd_mode kd_mode_sft = {
     .outputs = kd_training_outputs,
     .needs_output_dir = true,
     .resumes = resumes,
+    .computes = true,
     .run = run_sft,
 };

@@ -205,7 +205,7 @@ static int load_local(struct kd_run *run, const char *dir, struct kd_model **out
     KD_GO(KD_FAULT("model.load"));
     KD_GO(read_config(dir, &config));
     KD_GO(kd_safetensors_open(dir, &file));
-    KD_GO(kd_model_new(run->be, config, &m));
+    KD_GO(kd_model_new(run->be, run->dtype, config, &m));
     KD_GO(load_weights(m, dir, file));
     *out = m;
     m = NULL;

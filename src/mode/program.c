@@ -7,6 +7,7 @@
  * run: options are agreed on, outputs are checked and the directory made by rank 0,
  * then threads, backend and watchdog, then the mode. */
 #include "command.h"
+#include "device.h"
 #include "threads.h"
 
 #include "kdhpc/base/version.h"
@@ -101,10 +102,20 @@ static int prepare_output_dir(void *arg)
 
 /* ---- the run ---- */
 
-static int make_backend(int threads, struct kd_backend **out)
+/* Say once what runs where. */
+static int announce(const struct kd_run *run, const struct command *c, int threads)
 {
-    KD_TRY(KD_FAULT("program.backend"));
-    return kd_backend_cpu(threads, out);
+    int size = kd_comm_size(run->comm);
+    struct kd_str device = {0};
+    int rc = kd_device_text(run, &device);
+
+    if (!rc)
+        kd_info("version " KDHPC_VERSION
+                ", mode %s, %d rank%s with %d thread%s each; %s",
+                c->mode->name, size, size == 1 ? "" : "s", threads,
+                threads == 1 ? "" : "s", device.data);
+    kd_str_free(&device);
+    return rc;
 }
 
 /* Everything printed must have arrived, or the run has not done its work. */
@@ -131,11 +142,9 @@ static int run_ranks(struct kd_comm *comm, struct command *c, int read_rc)
                  (enum kd_progress_style)c->common->progress);
     KD_GO(kd_root_do(comm, prepare_output_dir, c));
     KD_GO(kd_threads_choose(comm, c->common->threads, &threads));
-    KD_ALL_GO(comm, make_backend(threads, &run.be));
+    KD_GO(kd_device_open(&run, c->mode, threads));
     KD_ALL_GO(comm, kd_watchdog_start(c->common->deadline_s));
-    kd_info("version " KDHPC_VERSION ", mode %s, %d rank%s with %d thread%s each",
-            c->mode->name, kd_comm_size(comm), kd_comm_size(comm) == 1 ? "" : "s",
-            threads, threads == 1 ? "" : "s");
+    KD_ALL_GO(comm, announce(&run, c, threads));
     KD_ALL_GO(comm, run_mode(&run, c));
 out:
     kd_watchdog_stop();

@@ -155,7 +155,8 @@ static int run_micro(void *arg, int64_t micro, kd_param_ready_fn ready, void *re
                          .tape = s->tape,
                          .train = true,
                          .seed = (uint64_t)s->run->common->seed,
-                         .step = (uint32_t)u->step};
+                         .step = (uint32_t)u->step,
+                         .dtype = s->run->dtype};
     struct kd_batch b = {0};
     int rc = KD_OK, ran;
 

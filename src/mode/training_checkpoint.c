@@ -40,17 +40,18 @@ out:
     return rc;
 }
 
-/* The arrays of a checkpoint: parameters and optimiser state, in host memory. */
+/* The arrays of a checkpoint: parameters and optimiser state, in backend memory. */
 static int checkpoint_arrays(struct kd_session *s, struct kd_checkpoint_array out[4])
 {
     struct kd_params *ps = kd_model_params(s->setup->student);
     struct kd_optim *optim = kd_trainer_optim(s->trainer);
     int n = 1;
 
-    out[0] = (struct kd_checkpoint_array){"params", ps->values, ps->n_slab};
+    out[0] = (struct kd_checkpoint_array){"params", ps->values, ps->n_slab, ps->be};
     for (int k = 0; k < 2; k++) {
         struct kd_checkpoint_array *a = &out[n];
 
+        a->be = ps->be;
         a->values = kd_optim_state(optim, k, &a->name, &a->n);
         n += a->values != NULL;
     }
@@ -170,6 +171,7 @@ int kd_session_resume(struct kd_session *s)
                     "model and batch options are needed)",
                     s->o->resume));
     KD_GO(kd_checkpoint_read(s->run->comm, path, arrays, n, &state));
+    KD_ALL_GO(s->run->comm, kd_params_refresh(kd_model_params(s->setup->student)));
     KD_ALL_GO(s->run->comm, restore(s, state));
     KD_GO(carry_best_model(s));
     kd_info("resuming from %s at step %lld", path, (long long)s->at.step);

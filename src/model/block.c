@@ -180,8 +180,8 @@ static int carry_begin(struct kd_block *b, struct carry *c)
     *c = (struct carry){.on = !b->ctx->tape && (!b->ctx->taps || !b->ctx->taps->n)};
     if (!c->on)
         return KD_OK;
-    KD_TRY(kd_arena_tensor(b->ctx->arena, KD_F32, n, d, &x));
-    KD_TRY(kd_arena_tensor(b->ctx->arena, KD_F32, n, d, &sub));
+    KD_TRY(kd_arena_tensor(b->ctx->arena, b->ctx->dtype, n, d, &x));
+    KD_TRY(kd_arena_tensor(b->ctx->arena, b->ctx->dtype, n, d, &sub));
     KD_TRY(kd_var_new(b->ctx, x, false, &c->x));
     KD_TRY(kd_var_new(b->ctx, sub, false, &c->sub));
     c->mark = kd_arena_mark(b->ctx->arena);

@@ -9,6 +9,8 @@
  * and shared by its hypotheses, which are the query rows of that source's sequence; a
  * source without hypotheses has an empty query range and costs nothing.
  *
+ * Keys and values have the context's compute type, logits are float32.
+ *
  * The cache lies in the context's arena until kd_decoder_free, so that one batch after
  * the other uses the same pages; a step uses the arena above it between a mark and its
  * release.  Called by decode/. */
@@ -31,10 +33,11 @@ struct kd_decoder {
     int64_t *q_offsets_dev; /* [n + 1] */
     int32_t *slots[2];      /* host [max_rows, step + 1], packed; [step % 2] is new */
     int32_t *slots_dev;
-    int32_t *host_ids;                 /* tokens and positions of a step */
-    int32_t *ids_dev;                  /* [2 max_rows] */
-    float *self, *cross, *logits;      /* [n_dec, max_len max_rows, 2 d], ... */
-    int64_t self_stride, cross_stride; /* values of one layer */
+    int32_t *host_ids;       /* tokens and positions of a step */
+    int32_t *ids_dev;        /* [2 max_rows] */
+    struct kd_tensor self;   /* [n_dec max_len max_rows, 2 d] */
+    struct kd_tensor cross;  /* [n_dec n_src_rows, 2 d] */
+    struct kd_tensor logits; /* [max_rows, V] */
 };
 
 /* N values of SIZE bytes in the arena, until the decoder is freed. */
@@ -46,10 +49,10 @@ static int device(struct kd_decoder *d, int64_t n, size_t size, void *out)
 static int allocate(struct kd_decoder *d, const struct kd_seqs *src)
 {
     const struct kd_arch *a = &d->m->arch;
-    int64_t slots = d->max_rows * d->max_len;
+    int64_t slots = d->max_rows * d->max_len, width = 2 * a->d_model;
+    struct kd_arena *arena = d->ctx.arena;
 
-    d->self_stride = slots * 2 * a->d_model;
-    d->cross_stride = src->n_rows * 2 * a->d_model;
+    d->n_src_rows = src->n_rows;
     KD_TRY(kd_calloc(src->n + 1, sizeof(int64_t), &d->src_offsets));
     KD_TRY(kd_calloc(src->n + 1, sizeof(int64_t), &d->q_offsets));
     KD_TRY(kd_calloc(slots, sizeof(int32_t), &d->slots[0]));
@@ -58,9 +61,10 @@ static int allocate(struct kd_decoder *d, const struct kd_seqs *src)
     KD_TRY(device(d, 2 * (src->n + 1), sizeof(int64_t), &d->q_offsets_dev));
     KD_TRY(device(d, slots, sizeof(int32_t), &d->slots_dev));
     KD_TRY(device(d, 2 * d->max_rows, sizeof(int32_t), &d->ids_dev));
-    KD_TRY(device(d, a->n_dec * d->self_stride, sizeof(float), &d->self));
-    KD_TRY(device(d, a->n_dec * d->cross_stride, sizeof(float), &d->cross));
-    return device(d, d->max_rows * a->vocab_size, sizeof(float), &d->logits);
+    KD_TRY(kd_arena_tensor(arena, d->ctx.dtype, a->n_dec * slots, width, &d->self));
+    KD_TRY(
+        kd_arena_tensor(arena, d->ctx.dtype, a->n_dec * src->n_rows, width, &d->cross));
+    return kd_arena_tensor(arena, KD_F32, d->max_rows, a->vocab_size, &d->logits);
 }
 
 /* Own copy of the source offsets, on both sides. */
@@ -104,32 +108,36 @@ out:
     return rc;
 }
 
-/* Product of X [n, d] and rows [first, first + n_out) of a packed linear, into OUT. */
+/* Product of X [n, d] and rows [first, first + OUT's columns) of a packed linear, into
+ * OUT [n, any]. */
 static int project(struct kd_decoder *d, const struct kd_var *x,
-                   const struct kd_linear_vars *l, int64_t first, int64_t n_out,
-                   float *out)
+                   const struct kd_linear_vars *l, int64_t first, struct kd_tensor out)
 {
     struct kd_backend *be = d->m->be;
-    struct kd_tensor w = kd_tensor_rows(l->w.v, first, n_out);
+    struct kd_tensor w = kd_tensor_rows(l->w.v, first, out.shape[1]);
     const float *bias = l->b.v.data;
     struct kd_gemm g = {.trans_b = true,
                         .alpha = 1,
                         .a = kd_mat_of(x->v),
                         .b = kd_mat_of(w),
-                        .c = kd_mat_of(kd_tensor2(out, KD_F32, x->v.shape[0], n_out)),
+                        .c = kd_mat_of(out),
                         .bias = bias ? bias + first : NULL,
                         .act = KD_ACT_NONE};
 
     return be->ops->gemm(be, &g);
 }
 
+/* Keys and values of the sources in one layer, [n_src_rows, 2 d]. */
+static struct kd_tensor cross_of(const struct kd_decoder *d, int layer)
+{
+    return kd_tensor_rows(d->cross, layer * d->n_src_rows, d->n_src_rows);
+}
+
 static int fill_cross(struct kd_decoder *d, const struct kd_var *enc)
 {
-    int64_t width = 2 * d->m->arch.d_model;
-
     for (int l = 0; l < d->m->arch.n_dec; l++)
-        KD_TRY(project(d, enc, &d->m->stacks[KD_DEC].layers[l].cross_kv, 0, width,
-                       d->cross + l * d->cross_stride));
+        KD_TRY(project(d, enc, &d->m->stacks[KD_DEC].layers[l].cross_kv, 0,
+                       cross_of(d, l)));
     return KD_OK;
 }
 
@@ -236,16 +244,15 @@ int kd_cache_self(struct kd_decoder *d, struct kd_ctx *ctx, int layer, struct kd
     const struct kd_linear_vars *qkv = &d->m->stacks[KD_DEC].layers[layer].qkv;
     int64_t n = x->v.shape[0], w = d->m->arch.d_model;
     int64_t heads = d->m->stacks[KD_DEC].n_heads;
-    float *cache = d->self + layer * d->self_stride;
-    struct kd_tensor rows =
-        kd_tensor2(cache, KD_F32, (d->step + 1) * d->max_rows, 2 * w);
+    struct kd_tensor rows = kd_tensor_rows(d->self, layer * d->max_len * d->max_rows,
+                                           (d->step + 1) * d->max_rows);
     struct kd_tensor q, mixed;
 
-    KD_TRY(kd_arena_tensor(ctx->arena, KD_F32, n, w, &q));
-    KD_TRY(kd_arena_tensor(ctx->arena, KD_F32, n, w, &mixed));
+    KD_TRY(kd_arena_tensor(ctx->arena, ctx->dtype, n, w, &q));
+    KD_TRY(kd_arena_tensor(ctx->arena, ctx->dtype, n, w, &mixed));
     KD_TRY(kd_var_new(ctx, mixed, false, out));
-    KD_TRY(project(d, x, qkv, 0, w, q.data));
-    KD_TRY(project(d, x, qkv, w, 2 * w, cache + d->step * d->max_rows * 2 * w));
+    KD_TRY(project(d, x, qkv, 0, q));
+    KD_TRY(project(d, x, qkv, w, kd_tensor_rows(rows, d->step * d->max_rows, n)));
     const struct kd_attention_cached a = {.q = kd_mat_of(q),
                                           .out = kd_mat_of(mixed),
                                           .k = kd_mat_cols(rows, 0, w),
@@ -262,8 +269,7 @@ int kd_cache_self(struct kd_decoder *d, struct kd_ctx *ctx, int layer, struct kd
 
 int kd_cache_cross_kv(struct kd_decoder *d, int layer, struct kd_var *out)
 {
-    *out = (struct kd_var){.v = kd_tensor2(d->cross + layer * d->cross_stride, KD_F32,
-                                           d->src.n_rows, 2 * d->m->arch.d_model)};
+    *out = (struct kd_var){.v = cross_of(d, layer)};
     return KD_OK;
 }
 
@@ -289,7 +295,7 @@ static int step_forward(struct kd_decoder *d, const struct kd_seqs *q_seqs)
     KD_TRY(kd_block_embed(&block, d->ids_dev, d->ids_dev + n, n));
     KD_TRY(kd_block_stack(&block, &h));
     g.a = kd_mat_of(h->v);
-    g.c = kd_mat_of(kd_tensor2(d->logits, KD_F32, n, m->arch.vocab_size));
+    g.c = kd_mat_of(kd_tensor_rows(d->logits, 0, n));
     return m->be->ops->gemm(m->be, &g);
 }
 
@@ -315,7 +321,7 @@ int kd_decoder_step(struct kd_decoder *d, int64_t n_rows, const int32_t *parent,
     KD_GO(group_rows(d, n_rows, source, &q_seqs));
     KD_GO(step_forward(d, &q_seqs));
     d->step++;
-    *logits = kd_tensor2(d->logits, KD_F32, n_rows, d->m->arch.vocab_size);
+    *logits = kd_tensor_rows(d->logits, 0, n_rows);
 out:
     kd_arena_release(d->ctx.arena, mark);
     return rc;

@@ -227,19 +227,22 @@ static int bind_var(struct kd_model *m, struct kd_var *v, struct kd_place place,
 {
     int first = index_of(m, place);
     const struct kd_param *p = &m->params.items[first < 0 ? 0 : first];
-    float *data;
+    int64_t offset = p->offset + skip * p->shape[1];
+    enum kd_dtype dtype;
+    void *data;
 
     if (first < 0)
         return KD_OK;
     KD_TRY(kd_grow(&m->bindings, &m->cap_bindings, m->n_bindings + 1,
                    sizeof *m->bindings));
-    m->bindings[m->n_bindings++] = (struct kd_binding){v, first, n};
-    data = m->params.values + p->offset + skip * p->shape[1];
+    m->bindings[m->n_bindings++] = (struct kd_binding){v, first, n, offset};
+    data = kd_params_read_from(&m->params, p, offset, &dtype);
     if (p->ndim == 1)
-        v->v = kd_tensor1(data, KD_F32, p->shape[0] * n);
+        v->v = kd_tensor1(data, dtype, p->shape[0] * n);
     else
-        v->v = kd_tensor2(data, KD_F32, p->shape[0] * n - skip, p->shape[1]);
+        v->v = kd_tensor2(data, dtype, p->shape[0] * n - skip, p->shape[1]);
     v->g = v->v;
+    v->g.dtype = KD_F32;
     v->g.data = NULL;
     v->is_param = true;
     return KD_OK;
@@ -325,20 +328,16 @@ void kd_model_bind(struct kd_model *m)
         for (int k = 0; k < b->n; k++)
             frozen = frozen && p->items[b->first + k].frozen;
         b->var->needs_grad = p->grads && !frozen;
-        b->var->g.data = b->var->needs_grad
-                             ? p->grads + ((float *)b->var->v.data - p->values)
-                             : NULL;
+        b->var->g.data = b->var->needs_grad ? p->grads + b->offset : NULL;
     }
 }
 
 /* ---- life ---- */
 
-int kd_model_new(struct kd_backend *be, const struct kd_json *config,
-                 struct kd_model **out)
+int kd_model_new(struct kd_backend *be, enum kd_dtype dtype,
+                 const struct kd_json *config, struct kd_model **out)
 {
     struct kd_model *m = NULL;
-    size_t bytes;
-    void *mem;
     int rc = KD_OK;
 
     KD_TRY(kd_calloc(1, sizeof *m, &m));
@@ -348,10 +347,7 @@ int kd_model_new(struct kd_backend *be, const struct kd_json *config,
         KD_GO(KD_FAIL(KD_ENOMEM, "no memory for a copy of config.json"));
     KD_GO(kd_arch_parse(m->config, &m->arch, &m->family));
     KD_GO(register_params(m));
-    bytes = (size_t)m->params.n_slab * sizeof(float);
-    KD_GO(be->ops->alloc(be, bytes, &mem));
-    m->params.values = mem;
-    KD_GO(be->ops->zero(be, mem, bytes));
+    KD_GO(kd_params_alloc(&m->params, dtype));
     KD_GO(bind_all(m));
     *out = m;
     return KD_OK;
@@ -364,11 +360,7 @@ void kd_model_free(struct kd_model *m)
 {
     if (!m)
         return;
-    if (m->params.values)
-        m->be->ops->free(m->be, m->params.values);
-    if (m->params.grads)
-        m->be->ops->free(m->be, m->params.grads);
-    free(m->params.items);
+    kd_params_free(&m->params);
     free(m->places);
     free(m->bindings);
     free(m->stacks[KD_ENC].layers);

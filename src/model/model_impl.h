@@ -38,10 +38,11 @@ struct kd_stack {
     struct kd_layer *layers; /* [n] */
 };
 
-/** A var over parameters [first, first + n). */
+/** A var over parameters [first, first + n), from slab value `offset` on. */
 struct kd_binding {
     struct kd_var *var;
     int first, n;
+    int64_t offset;
 };
 
 /** Which place of the network a parameter fills. */

@@ -219,10 +219,11 @@ int kd_student_new(struct kd_model *teacher, const int64_t *enc_layers, int n_en
     if (!config)
         return KD_FAIL(KD_ENOMEM, "no memory for a student's config.json");
     KD_GO(edit_config(config, teacher, enc_layers, n_enc, dec_layers, n_dec));
-    KD_GO(kd_model_new(teacher->be, config, &m));
+    KD_GO(kd_model_new(teacher->be, teacher->params.dtype, config, &m));
     for (int i = 0; i < m->params.n; i++)
         KD_GO(copy_param(m, i, teacher,
                          m->places[i].stack == KD_ENC ? enc_layers : dec_layers));
+    KD_GO(kd_params_refresh(&m->params));
     KD_GO(teacher->be->ops->sync(teacher->be));
     *out = m;
     m = NULL;

@@ -2,10 +2,11 @@
 /* Checkpoints: DIR/checkpoint-%08d.h5 with one dataset per flat array and the state.
  *
  * Every rank holds the whole arrays and writes an equal share, so saving takes the
- * bandwidth of all and the file does not depend on their number.  A checkpoint appears
- * under its name when it is whole; which one to resume from is rank 0's choice, and it
- * believes a file only after recomputing every digest.  A file that was passed over is
- * named with the reason: nothing is skipped in silence. */
+ * bandwidth of all and the file depends neither on their number nor on the device that
+ * holds them: what is not host memory passes through it, a share at a time.  A
+ * checkpoint appears under its name when it is whole; which one to resume from is rank
+ * 0's choice, and it believes a file only after recomputing every digest.  A file that
+ * was passed over is named with the reason: nothing is skipped in silence. */
 #include "kdhpc/store/checkpoint.h"
 #include "kdhpc/base/json.h"
 #include "kdhpc/base/log.h"
@@ -38,6 +39,26 @@ static int path_of(const char *dir, int64_t step, char **out)
     return kd_path_join(dir, name, out);
 }
 
+/* Whether the host can read and write A's values where they are. */
+static bool on_host(const struct kd_checkpoint_array *a)
+{
+    return !a->be || a->be->device == KD_CPU;
+}
+
+/* *SHARE = values [BEGIN, BEGIN + N) of A on the host; *OWNED is to be freed. */
+static int share_to_host(const struct kd_checkpoint_array *a, int64_t begin, int64_t n,
+                         const float **share, float **owned)
+{
+    *owned = NULL;
+    *share = a->values + begin;
+    if (on_host(a))
+        return KD_OK;
+    KD_TRY(kd_calloc(n, sizeof **owned, owned));
+    *share = *owned;
+    return a->be->ops->download(a->be, *owned, a->values + begin,
+                                (size_t)n * sizeof **owned);
+}
+
 static int write_array(struct kd_comm *comm, struct kd_h5 *f,
                        const struct kd_checkpoint_array *a)
 {
@@ -46,9 +67,16 @@ static int write_array(struct kd_comm *comm, struct kd_h5 *f,
     int64_t begin = rank * chunk + (rank < rest ? rank : rest);
     int64_t n = chunk + (rank < rest ? 1 : 0);
     char name[KD_H5_NAME_MAX];
+    const float *share = NULL;
+    float *owned = NULL;
+    int rc = KD_OK;
 
     KD_ALL(comm, kd_format(name, sizeof name, "arrays/%s", a->name));
-    return kd_h5_write(f, name, KD_F32, n ? a->values + begin : NULL, n, 1);
+    KD_ALL_GO(comm, n ? share_to_host(a, begin, n, &share, &owned) : KD_OK);
+    rc = kd_h5_write(f, name, KD_F32, share, n, 1);
+out:
+    free(owned);
+    return rc;
 }
 
 static int write_content(struct kd_comm *comm, struct kd_h5 *f, int64_t step,
@@ -244,15 +272,33 @@ out:
     return rc;
 }
 
-static int read_array(struct kd_h5 *f, const struct kd_checkpoint_array *a)
+/* A's dataset into host memory VALUES. */
+static int read_values(struct kd_h5 *f, const struct kd_checkpoint_array *a,
+                       float *values)
 {
     char name[KD_H5_NAME_MAX];
 
     KD_TRY(KD_FAULT("checkpoint.read"));
     KD_TRY(kd_format(name, sizeof name, "arrays/%s", a->name));
-    KD_TRY(kd_h5_read_into(f, name, KD_F32, a->values, a->n));
-    return kd_h5_check_digest(f, name,
-                              XXH64(a->values, (size_t)a->n * sizeof *a->values, 0));
+    KD_TRY(kd_h5_read_into(f, name, KD_F32, values, a->n));
+    return kd_h5_check_digest(f, name, XXH64(values, (size_t)a->n * sizeof *values, 0));
+}
+
+static int read_array(struct kd_h5 *f, const struct kd_checkpoint_array *a)
+{
+    size_t bytes = (size_t)a->n * sizeof *a->values;
+    float *host = NULL;
+    int rc = KD_OK;
+
+    if (on_host(a))
+        return read_values(f, a, a->values);
+    KD_TRY(kd_calloc(a->n, sizeof *host, &host));
+    KD_GO(read_values(f, a, host));
+    KD_GO(a->be->ops->upload(a->be, a->values, host, bytes));
+    rc = a->be->ops->sync(a->be); /* the host copy goes */
+out:
+    free(host);
+    return rc;
 }
 
 static int read_local(const char *path, const struct kd_checkpoint_array *arrays,

@@ -133,6 +133,7 @@ static int adamw_step(struct kd_optim *opt, double lr, double grad_scale, int64_
     for (int i = 0; i < opt->n_ranges; i++) {
         const struct range *r = &opt->ranges[i];
         struct kd_adamw a = {.param = ps->values + r->offset,
+                             .copy = kd_params_rounded(ps, r->offset),
                              .m = opt->m + r->offset,
                              .v = opt->v + r->offset,
                              .grad = ps->grads + r->offset,
@@ -162,6 +163,7 @@ static int adafactor_step(struct kd_optim *opt, double lr, double grad_scale,
         const struct kd_param *p = &ps->items[f->param];
         bool matrix = is_matrix(p);
         struct kd_adafactor a = {.param = ps->values + p->offset,
+                                 .copy = kd_params_rounded(ps, p->offset),
                                  .grad = ps->grads + p->offset,
                                  .row = opt->v + f->row,
                                  .col = matrix ? opt->v + f->col : NULL,

@@ -13,4 +13,4 @@ if [ -z "$tool" ]; then
     echo "skipped: clang-format 14 is not installed"
     exit 77
 fi
-find src include tests -type f \( -name '*.[ch]' -o -name '*.cc' \) -print0 | xargs -0 "$tool" --dry-run -Werror
+find src include tests -type f \( -name '*.[ch]' -o -name '*.cc' -o -name '*.cu' \) -print0 | xargs -0 "$tool" --dry-run -Werror

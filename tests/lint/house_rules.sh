@@ -12,13 +12,13 @@ complain() {
 }
 
 all_files() {
-    find src include tests jobs inputs .ci -type f \( -name '*.[ch]' -o -name '*.cc' -o -name '*.sh' -o -name '*.py' \
+    find src include tests jobs inputs .ci -type f \( -name '*.[ch]' -o -name '*.cc' -o -name '*.cu' -o -name '*.sh' -o -name '*.py' \
         -o -name '*.sbatch' -o -name CMakeLists.txt -o -name '*.cmake' -o -path '.ci/*' \) -print0
     printf 'CMakeLists.txt\0'
 }
 
 c_files() {
-    find "$@" -type f \( -name '*.[ch]' -o -name '*.cc' \) -print0
+    find "$@" -type f \( -name '*.[ch]' -o -name '*.cc' -o -name '*.cu' \) -print0
 }
 
 all_files | xargs -0 awk -v limit=$limit '

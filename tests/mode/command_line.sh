@@ -23,7 +23,7 @@ for mode in $modes; do
     no_mpi --mode "$mode" --help
     expect_exit 0
     expect_empty err.txt
-    for option in output_dir overwrite seed device dtype threads log_level progress deadline_s; do
+    for option in output_dir overwrite seed device dtype tf32 threads log_level progress deadline_s; do
         expect_text out.txt "--$option "
     done
     twice=$(grep -o '^  --[^ ]*' out.txt | sort | uniq -d)
@@ -83,8 +83,8 @@ usage $score --alpha_ce 1 -- "--alpha_ce (command line)" "another mode"
 usage $score --deadline-s -1 -- "--deadline_s (command line)" "'-1'" "a number >= 0"
 usage $score --seed x -- "--seed (command line)" "'x'" "an integer"
 usage $score --device gpu -- "--device" "auto|cpu|cuda"
-usage $score --device cuda -- "--device" "no CUDA backend"
-usage $score --dtype bfloat16 -- "--dtype" "float32"
+CUDA_VISIBLE_DEVICES= usage $score --device cuda -- "--device" "no CUDA device"
+usage $score --device cpu --dtype bfloat16 -- "--dtype" "float32"
 usage --mode score --model m --corpus c -- "--output_dir is required"
 usage --mode score --corpus c --output_dir run -- "--model is required"
 usage --mode kd --config deck.yaml -- "deck.yaml:3" "not for kd"

@@ -27,7 +27,7 @@ static void refused(struct kd_backend *be, const char *text, const char *word)
     struct kd_model *m = NULL;
 
     ok(kd_json_parse(text, (int64_t)strlen(text), "test", &config));
-    assert_int_equal(kd_model_new(be, config, &m), KD_EINPUT);
+    assert_int_equal(kd_model_new(be, KD_F32, config, &m), KD_EINPUT);
     if (!strstr(kd_error_get()->text, word))
         fail_msg("no \"%s\" in: %s", word, kd_error_get()->text);
     kd_error_clear();
@@ -333,6 +333,65 @@ static void test_student(void **state)
     kd_backend_free(be);
 }
 
+/* ---- bfloat16 ---- */
+
+static void check_rounded(struct kd_model *m)
+{
+    const struct kd_params *ps = kd_model_params(m);
+    int64_t differ = 0;
+
+    assert_non_null(ps->rounded);
+    for (int64_t i = 0; i < ps->n_slab; i++) {
+        assert_int_equal(ps->rounded[i], kd_f32_to_bf16(ps->values[i]));
+        differ += kd_bf16_to_f32(ps->rounded[i]) != ps->values[i];
+    }
+    assert_true(differ > 100);
+}
+
+/* The rounded values follow whatever writes the masters; the CPU says that it cannot
+ * compute with them. */
+static void test_rounded(void **state)
+{
+    static const int64_t layers[] = {1, 0};
+    static const int32_t zero[1];
+    static const int64_t offsets[] = {0, 1};
+    struct kd_batch b = {.src = {.n = 1, .n_rows = 1, .max_len = 1, .offsets = offsets},
+                         .src_ids = zero,
+                         .src_pos = zero};
+    struct kd_ctx ctx = {.dtype = KD_BF16};
+    struct kd_model *like, *m, *s;
+    struct kd_var *out;
+
+    (void)state;
+    ok(kd_backend_cpu(1, &ctx.be));
+    ok(kd_arena_new(ctx.be, &ctx.arena));
+    like = golden_model(ctx.be, FIXTURE("bart"));
+    assert_null(kd_model_params(like)->rounded);
+    ok(kd_model_new(ctx.be, KD_BF16, kd_model_config(like), &m));
+    ok(kd_model_init(m, 3));
+    check_rounded(m);
+    ok(kd_student_new(m, layers, 2, layers, 1, &s));
+    check_rounded(s);
+    memset(kd_model_params(s)->rounded, 0, 64);
+    ok(kd_params_refresh(kd_model_params(s)));
+    check_rounded(s);
+    assert_int_equal(kd_model_encode(&ctx, m, &b, &out), KD_EINTERNAL);
+    assert_non_null(strstr(kd_error_get()->text, "--dtype float32"));
+    kd_error_clear();
+    ctx.dtype = KD_F32; /* not the model's */
+    assert_int_equal(kd_model_encode(&ctx, m, &b, &out), KD_EINTERNAL);
+    assert_non_null(strstr(kd_error_get()->text, "expected float32"));
+    kd_error_clear();
+    assert_int_equal(kd_model_new(ctx.be, KD_F16, kd_model_config(like), &s),
+                     KD_EINTERNAL);
+    kd_error_clear();
+    kd_model_free(s);
+    kd_model_free(m);
+    kd_model_free(like);
+    kd_arena_free(ctx.arena);
+    kd_backend_free(ctx.be);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -340,6 +399,7 @@ int main(void)
         cmocka_unit_test(test_names),         cmocka_unit_test(test_packing),
         cmocka_unit_test(test_init),          cmocka_unit_test(test_freeze_and_dropout),
         cmocka_unit_test(test_layer_choice),  cmocka_unit_test(test_student),
+        cmocka_unit_test(test_rounded),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,8 +15,8 @@ static struct kd_comm *comm;
 static char dir[64];
 static float params[N_PARAMS], moments[N_MOMENTS];
 
-static const struct kd_checkpoint_array arrays[2] = {{"params", params, N_PARAMS},
-                                                     {"adam_m", moments, N_MOMENTS}};
+static const struct kd_checkpoint_array arrays[2] = {
+    {"params", params, N_PARAMS, NULL}, {"adam_m", moments, N_MOMENTS, NULL}};
 
 static void fill(int64_t step)
 {
@@ -71,8 +71,8 @@ static void content_does_not_depend_on_the_ranks(void **unused)
 
 static void sizes_must_match(void **unused)
 {
-    struct kd_checkpoint_array shorter = {"params", params, N_PARAMS - 1},
-                               absent = {"adam_v", params, 3};
+    struct kd_checkpoint_array shorter = {"params", params, N_PARAMS - 1, NULL},
+                               absent = {"adam_v", params, 3, NULL};
     char *state = NULL;
 
     (void)unused;

@@ -124,6 +124,22 @@ static void large(void **state)
                   KD_ACT_SILU, false);
 }
 
+/* What a library may fuse into the product, and shapes for which it may refuse to. */
+static void epilogues(void **state)
+{
+    const struct shape shapes[] = {{9, 12, 40}, {9, 13, 40}, {517, 12, 24}};
+    const enum kd_act acts[] = {KD_ACT_NONE, KD_ACT_RELU, KD_ACT_GELU_NEW, KD_ACT_TANH};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        for (size_t a = 0; a < sizeof acts / sizeof *acts; a++) {
+            for (int t = 0; t < 8; t++)
+                check_product(shapes[i], false, true, 1.0f, t & 4 ? 0.5f : 0.0f, t & 1,
+                              acts[a], t & 2);
+        }
+    }
+}
+
 static void empty(void **state)
 {
     (void)state;
@@ -151,8 +167,8 @@ static void activations(void **state)
 
     (void)state;
     for (int i = 0; i < N; i++)
-        x[i] = (float)((i - N / 2) * (24.0 / N) *
-                       (i % 3 ? 1.0 : 1e-3)); /* +-12, and a third near 0 */
+        x[i] = ot_value((i - N / 2) * (24.0 / N) *
+                        (i % 3 ? 1.0 : 1e-3)); /* +-12, and a third near 0 */
     for (size_t a = 0; a < sizeof acts / sizeof *acts; a++) {
         g.act = acts[a];
         memcpy(y, x, N * sizeof *x);
@@ -179,6 +195,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(small_and_odd, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(large, ot_setup, ot_teardown),
+        cmocka_unit_test_setup_teardown(epilogues, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(empty, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(activations, ot_setup, ot_teardown),
     };

@@ -3,6 +3,13 @@
  * one-step values. */
 #include "op_test.h"
 
+/* The bfloat16 copy follows the parameters, where one is kept. */
+static void check_copy(const uint16_t *copy, const float *param, int64_t n)
+{
+    for (int64_t i = 0; copy && i < n; i++)
+        assert_int_equal(copy[i], kd_f32_to_bf16(param[i]));
+}
+
 static void check_adamw(int64_t n, bool hf_order)
 {
     float *p0 = ot_normal(n, 1.0), *p = ot_copy(p0, n), *m = ot_nan(n), *v = ot_nan(n),
@@ -10,6 +17,7 @@ static void check_adamw(int64_t n, bool hf_order)
     struct kd_adamw a = {.param = p,
                          .m = m,
                          .v = v,
+                         .copy = hf_order ? ot_bytes((size_t)n * 2) : NULL,
                          .n = n,
                          .lr = 1e-2,
                          .beta1 = 0.9,
@@ -31,6 +39,7 @@ static void check_adamw(int64_t n, bool hf_order)
         ot_same(p);
         ot_same(m);
         ot_same(v);
+        check_copy(a.copy, p, n);
     }
     for (int64_t i = 0; i < n; i++) {
         double x = p0[i], mi = 0.0, vi = 0.0;
@@ -140,6 +149,7 @@ static void check_adafactor(int64_t rows, int64_t cols, bool factored, double cl
     double *wp = calloc((size_t)n, sizeof *wp), *wr = calloc((size_t)n, sizeof *wr),
            *wc = calloc((size_t)cols, sizeof *wc);
     struct kd_adafactor a = {.param = p,
+                             .copy = clip < 1.0 ? ot_bytes((size_t)n * 2) : NULL,
                              .row = row,
                              .col = factored ? col : NULL,
                              .rows = rows,
@@ -167,6 +177,7 @@ static void check_adafactor(int64_t rows, int64_t cols, bool factored, double cl
         ot_same(p);
         ot_same(row);
         ot_same(col);
+        check_copy(a.copy, p, n);
     }
     for (int64_t e = 0; e < n; e++)
         wp[e] = (double)p0[e];

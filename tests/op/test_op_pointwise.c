@@ -1,9 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Pointwise ops against double precision: sums, slopes of activations by central
- * differences of the functions, dropout by its definition, casts. */
+/* Pointwise ops against double precision: sums, activations, slopes of activations by
+ * central differences of the functions, dropout by its definition, casts. */
 #include "op_test.h"
 
 static const int64_t sizes[] = {0, 1, 17, 40003};
+
+static struct kd_tensor vec(float *x, int64_t n)
+{
+    return kd_tensor1(x, KD_F32, n);
+}
 
 static void sums(void **state)
 {
@@ -12,13 +17,14 @@ static void sums(void **state)
         int64_t n = sizes[s];
         float *x = ot_normal(n, 1.0), *y = ot_normal(n, 1.0), *y0 = ot_copy(y, n),
               *out = ot_nan(n);
+        struct kd_tensor tx = vec(x, n), ty = vec(y, n);
 
         OT_EACH_BACKEND(be)
         {
             memcpy(y, y0, (size_t)n * sizeof *y);
-            assert_int_equal(be->ops->add(be, x, y, out, n), 0);
-            assert_int_equal(be->ops->axpy(be, -0.3f, x, y, n), 0);
-            assert_int_equal(be->ops->scale(be, 1.7f, y, n), 0);
+            assert_int_equal(be->ops->add(be, tx, ty, vec(out, n)), 0);
+            assert_int_equal(be->ops->axpy(be, -0.3f, tx, ty), 0);
+            assert_int_equal(be->ops->scale(be, 1.7f, ty), 0);
             ot_same(out);
             ot_same(y);
         }
@@ -50,20 +56,45 @@ static double act_of(enum kd_act act, double x)
     return NAN;
 }
 
+static void activations(void **state)
+{
+    const int64_t n = 20011;
+    float *pre = ot_normal(n, 2.5);
+
+    (void)state;
+    for (int act = KD_ACT_NONE; act <= KD_ACT_TANH; act++) {
+        float *y = ot_nan(n), *in_place = ot_nan(n);
+
+        OT_EACH_BACKEND(be)
+        {
+            memcpy(in_place, pre, (size_t)n * sizeof *pre);
+            assert_int_equal(be->ops->act(be, act, vec(pre, n), vec(y, n)), 0);
+            assert_int_equal(be->ops->act(be, act, vec(in_place, n), vec(in_place, n)),
+                             0);
+            ot_same(y);
+            assert_memory_equal(y, in_place, (size_t)n * sizeof *y);
+        }
+        for (int64_t i = 0; i < n; i++)
+            ot_near(y[i], act_of(act, pre[i]), 1e-6, 1.0, "act", i);
+    }
+}
+
 static void slopes(void **state)
 {
     const int64_t n = 20011;
     float *pre = ot_normal(n, 2.5), *dy = ot_normal(n, 1.0);
+    struct kd_tensor tp = vec(pre, n), ty = vec(dy, n);
 
     (void)state;
     for (int act = KD_ACT_NONE; act <= KD_ACT_TANH; act++) {
         float *dx = ot_nan(n), *in_place = ot_nan(n);
+        struct kd_tensor tx = vec(dx, n), same = vec(in_place, n);
 
         OT_EACH_BACKEND(be)
         {
             memcpy(in_place, dy, (size_t)n * sizeof *dy);
-            assert_int_equal(be->ops->act_back(be, act, pre, dy, dx, n), 0);
-            assert_int_equal(be->ops->act_back(be, act, pre, in_place, in_place, n), 0);
+            assert_int_equal(be->ops->act_back(be, act, tp, ty, tx), 0);
+            assert_int_equal(be->ops->act_back(be, act, tp, same, same), 0);
             ot_same(dx);
             assert_memory_equal(dx, in_place, (size_t)n * sizeof *dx);
         }
@@ -88,11 +119,14 @@ static void check_dropout(float p, int64_t rows, int64_t cols, bool acc)
                            .site = 11,
                            .row_keys = ot_keys(rows)};
 
+    struct kd_tensor tx = kd_tensor2(x, KD_F32, rows, cols),
+                     to = kd_tensor2(out, KD_F32, rows, cols);
+
     OT_EACH_BACKEND(be)
     {
         if (acc)
             memcpy(out, out0, (size_t)n * sizeof *out);
-        assert_int_equal(be->ops->dropout(be, &d, x, out, rows, cols, acc), 0);
+        assert_int_equal(be->ops->dropout(be, &d, tx, to, acc), 0);
         ot_same(out);
     }
     for (int64_t i = 0; i < n; i++) {
@@ -123,7 +157,9 @@ static void dropout_rate(void **state)
     (void)state;
     for (int64_t i = 0; i < rows * cols; i++)
         x[i] = 1.0f;
-    assert_int_equal(ot.be[0]->ops->dropout(ot.be[0], &d, x, out, rows, cols, false),
+    assert_int_equal(ot.be[0]->ops->dropout(ot.be[0], &d,
+                                            kd_tensor2(x, KD_F32, rows, cols),
+                                            kd_tensor2(out, KD_F32, rows, cols), false),
                      0);
     for (int64_t i = 0; i < rows * cols; i++)
         dropped += out[i] == 0.0f;
@@ -163,14 +199,40 @@ static void casts(void **state)
     kd_error_clear();
 }
 
+/* Gradients of parameters are float32 whatever the activations are. */
+static void axpy_of_two_types(void **state)
+{
+    const int64_t n = 1003;
+    float *x = ot_normal(n, 1.0), *y0 = ot_normal(n, 1.0), *y = ot_nan(n);
+    uint16_t *half = ot_bytes((size_t)n * sizeof *half);
+
+    (void)state;
+    if (ot.be[0]->device == KD_CPU)
+        return; /* float32 only */
+    for (int64_t i = 0; i < n; i++)
+        half[i] = kd_f32_to_bf16(x[i]);
+    OT_EACH_BACKEND(be)
+    {
+        memcpy(y, y0, (size_t)n * sizeof *y);
+        assert_int_equal(
+            be->ops->axpy(be, 0.5f, kd_tensor1(half, KD_BF16, n), vec(y, n)), 0);
+        ot_same(y);
+    }
+    for (int64_t i = 0; i < n; i++)
+        ot_near(y[i], (double)y0[i] + 0.5 * (double)kd_bf16_to_f32(half[i]), 1e-7, 1.0,
+                "axpy", i);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(sums, ot_setup, ot_teardown),
+        cmocka_unit_test_setup_teardown(activations, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(slopes, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(dropout, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(dropout_rate, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(casts, ot_setup, ot_teardown),
+        cmocka_unit_test_setup_teardown(axpy_of_two_types, ot_setup, ot_teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

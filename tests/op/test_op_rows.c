@@ -7,9 +7,16 @@ struct dims {
     int64_t rows, cols;
 };
 
-static const struct dims shapes[] = {{1, 1}, {3, 17}, {67, 100}, {2100, 40}, {9, 1030}};
+/* Up to rows that no backend keeps in registers. */
+static const struct dims shapes[] = {{1, 1},    {3, 17},   {67, 100}, {2100, 40},
+                                     {9, 1030}, {3, 4097}, {2, 8200}};
 
-enum { N_SHAPES = sizeof shapes / sizeof *shapes };
+enum { N_SHAPES = sizeof shapes / sizeof *shapes, MAX_COLS = 8200 };
+
+static struct kd_tensor mat(float *x, int64_t rows, int64_t cols)
+{
+    return kd_tensor2(x, KD_F32, rows, cols);
+}
 
 struct norm_case {
     struct kd_norm norm;
@@ -54,18 +61,22 @@ static void run_norm(struct norm_case *c)
 
     OT_EACH_BACKEND(be)
     {
-        assert_int_equal(be->ops->norm(be, &c->norm, c->x, c->sub, &c->drop, c->sum,
-                                       c->y, c->stats, rows, cols),
+        assert_int_equal(be->ops->norm(be, &c->norm, mat(c->x, rows, cols),
+                                       mat(c->sub, rows, cols), &c->drop,
+                                       mat(c->sum, rows, cols), mat(c->y, rows, cols),
+                                       c->stats),
                          0);
         memcpy(c->dgamma, c->params0, (size_t)cols * sizeof(float));
         if (c->dbeta)
             memcpy(c->dbeta, c->params0, (size_t)cols * sizeof(float));
         if (c->acc)
             memcpy(c->dx, c->dx0, (size_t)(rows * cols) * sizeof(float));
-        assert_int_equal(be->ops->norm_back(be, &c->norm, c->sum, c->stats, c->dy,
-                                            c->dsum, &c->drop, c->dx, c->acc, c->dsub,
-                                            c->dgamma, c->dbeta, rows, cols),
-                         0);
+        assert_int_equal(
+            be->ops->norm_back(be, &c->norm, mat(c->sum, rows, cols), c->stats,
+                               mat(c->dy, rows, cols), mat(c->dsum, rows, cols),
+                               &c->drop, mat(c->dx, rows, cols), c->acc,
+                               mat(c->dsub, rows, cols), c->dgamma, c->dbeta),
+            0);
         ot_same(c->sum);
         ot_same(c->y);
         ot_same(c->stats);
@@ -84,13 +95,14 @@ static void check_norm_row(const struct norm_case *c, int64_t r, double *dgamma,
 {
     int64_t cols = c->d.cols, o = r * cols;
     bool layer = c->norm.kind == KD_NORM_LAYER;
-    double s[1100], n[1100], mean = 0.0, var = 0.0, mg = 0.0, mgn = 0.0, scale;
+    double s[MAX_COLS], n[MAX_COLS], mean = 0.0, var = 0.0, mg = 0.0, mgn = 0.0, scale;
 
     for (int64_t i = 0; i < cols; i++) {
         double m = ot_drop(&c->drop, c->drop.site, r, i);
 
         s[i] = (double)c->x[o + i] + (c->sub ? m * (double)c->sub[o + i] : 0.0);
         ot_near(c->sum[o + i], s[i], 3e-7, 1.0, "sum", i);
+        s[i] = (double)c->sum[o + i]; /* y = norm(sum), as it was stored */
         mean += layer ? s[i] / (double)cols : 0.0;
     }
     for (int64_t i = 0; i < cols; i++)
@@ -132,7 +144,7 @@ static void norms(void **state)
         struct norm_case c =
             norm_case(shapes[i / 4], i & 1 ? KD_NORM_RMS : KD_NORM_LAYER, i & 2,
                       i & 2 ? 0.2f : 0.0f, i % 3 == 0);
-        double dgamma[1100] = {0}, dbeta[1100] = {0};
+        double dgamma[MAX_COLS] = {0}, dbeta[MAX_COLS] = {0};
 
         run_norm(&c);
         for (int64_t r = 0; r < c.d.rows; r++)
@@ -157,12 +169,13 @@ static void norm_without_extras(void **state)
           *z = ot_nan(ROWS * COLS), *gamma = ot_normal(COLS, 1.0);
     struct kd_norm norm = {KD_NORM_RMS, 1e-6f, gamma, NULL};
     struct kd_backend *be = ot.be[1];
+    struct kd_tensor tx = mat(x, ROWS, COLS), none = {0};
 
     (void)state;
-    assert_int_equal(be->ops->norm(be, &norm, x, NULL, NULL, NULL, y, NULL, ROWS, COLS),
-                     0);
-    assert_int_equal(be->ops->norm(be, &norm, NULL, x, NULL, NULL, z, NULL, ROWS, COLS),
-                     0);
+    assert_int_equal(
+        be->ops->norm(be, &norm, tx, none, NULL, none, mat(y, ROWS, COLS), NULL), 0);
+    assert_int_equal(
+        be->ops->norm(be, &norm, none, tx, NULL, none, mat(z, ROWS, COLS), NULL), 0);
     assert_memory_equal(y, z, ROWS * COLS * sizeof *y);
     for (int r = 0; r < ROWS; r++) {
         double square = 0.0;
@@ -193,14 +206,17 @@ static void lookups(void **state)
         OT_EACH_BACKEND(be)
         {
             memcpy(grad, table, (size_t)(TABLE * cols) * sizeof *grad);
-            assert_int_equal(be->ops->gather_rows(be, table, ids, 1.5f, pos, pos_ids,
-                                                  out, rows, cols),
+            assert_int_equal(be->ops->gather_rows(be, mat(table, TABLE, cols), ids,
+                                                  1.5f, mat(pos, POS, cols), pos_ids,
+                                                  mat(out, rows, cols)),
                              0);
-            assert_int_equal(be->ops->gather_rows(be, table, ids, 1.0f, NULL, NULL,
-                                                  plain, rows, cols),
+            assert_int_equal(be->ops->gather_rows(be, mat(table, TABLE, cols), ids,
+                                                  1.0f, (struct kd_tensor){0}, NULL,
+                                                  mat(plain, rows, cols)),
                              0);
-            assert_int_equal(be->ops->scatter_add_rows(be, dx, ids, (int32_t)skip, 0.5f,
-                                                       grad, rows, cols, TABLE),
+            assert_int_equal(be->ops->scatter_add_rows(be, mat(dx, rows, cols), ids,
+                                                       (int32_t)skip, 0.5f, grad,
+                                                       TABLE),
                              0);
             ot_same(out);
             ot_same(grad);
@@ -319,9 +335,43 @@ static void largest(void **state)
         ties[i] = roundf(ties[i]); /* many equal values */
     ties[0] = -INFINITY;
     check_topk(x, 33, 3001, 8);
+    check_topk(x, 2, 40001, 70); /* several passes over several tiles */
+    check_topk(x, 4, 20000, 9);
     check_topk(x, 3, 50, 50);
     check_topk(x, 1, 1, 1);
     check_topk(ties, 5, 400, 10);
+    for (int i = 0; i < 5 * 400; i++)
+        ties[i] = i % 3 ? -0.0f : 0.0f; /* equal */
+    check_topk(ties, 5, 400, 10);
+    for (int i = 0; i < 5 * 400; i++)
+        ties[i] = (float)(i / 16 % 50); /* the largest side by side */
+    check_topk(ties, 5, 400, 40);
+}
+
+/* NaN counts as minus infinity. */
+static void largest_of_nan(void **state)
+{
+    enum { COLS = 90, K = 40 };
+    float *x = ot_normal(COLS, 1.0), *values = ot_nan(K);
+    int32_t *columns = ot_ids(K, 1);
+
+    (void)state;
+    for (int i = 0; i < COLS; i++)
+        x[i] = i % 3 ? NAN : x[i];
+    OT_EACH_BACKEND(be)
+    {
+        assert_int_equal(be->ops->topk(be, x, 1, COLS, K, values, columns), 0);
+        ot_same(values);
+        ot_same(columns);
+    }
+    for (int j = 0; j < COLS / 3; j++)
+        assert_int_equal(columns[j] % 3, 0);
+    for (int j = COLS / 3; j < K; j++) { /* the first ten that are not divisible */
+        int n = j - COLS / 3;
+
+        assert_true(values[j] == -INFINITY);
+        assert_int_equal(columns[j], n / 2 * 3 + n % 2 + 1);
+    }
 }
 
 static void sum_of_squares(void **state)
@@ -360,6 +410,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(column_sums, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(log_softmax, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(largest, ot_setup, ot_teardown),
+        cmocka_unit_test_setup_teardown(largest_of_nan, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(sum_of_squares, ot_setup, ot_teardown),
     };
 

@@ -5,19 +5,21 @@
 
 static void table_is_full(void **state)
 {
+    struct kd_backend *be = ot_inner(0);
+    bool cuda = be->device == KD_CUDA;
     void (*const *slot)(void) =
-        (void *)(uintptr_t)((const char *)ot.be[0]->ops + sizeof(const char *));
+        (void *)(uintptr_t)((const char *)be->ops + sizeof(const char *));
 
     (void)state;
-    assert_string_equal(ot.be[0]->ops->name, "cpu");
-    assert_int_equal(ot.be[0]->device, KD_CPU);
+    assert_string_equal(be->ops->name, cuda ? "cuda" : "cpu");
     assert_true(kd_backend_n_slots > 25);
     for (int i = 0; i < kd_backend_n_slots; i++) {
         assert_non_null(kd_backend_slots[i]);
         if (!slot[i])
             fail_msg("slot %s is empty", kd_backend_slots[i]);
     }
-    assert_non_null(strstr(kd_backend_cpu_library(), "OpenBLAS"));
+    assert_non_null(strstr(ot_library(), cuda ? "CUDA" : "OpenBLAS"));
+    assert_true(cuda == (be->ops->stream(be) != NULL));
 }
 
 static void memory(void **state)

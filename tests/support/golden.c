@@ -17,6 +17,57 @@ static void ok(int rc)
         fail_msg("%s", kd_error_get()->text);
 }
 
+#ifdef GOLDEN_BF16
+const enum kd_dtype golden_dtype = KD_BF16;
+#else
+const enum kd_dtype golden_dtype = KD_F32;
+#endif
+
+#ifdef GOLDEN_ON_DEVICE
+bool golden_no_device(void)
+{
+    if (kd_cuda_devices() > 0)
+        return false;
+    printf("skipped: no device (%s)\n", kd_backend_cuda_library());
+    return true;
+}
+
+struct kd_backend *golden_backend(void)
+{
+    struct kd_backend *be;
+
+    ok(kd_backend_cuda(0, &be));
+    return be;
+}
+#else
+bool golden_no_device(void)
+{
+    return false;
+}
+
+struct kd_backend *golden_backend(void)
+{
+    struct kd_backend *be;
+
+    ok(kd_backend_cpu(2, &be));
+    return be;
+}
+#endif
+
+double golden_bound(double float32, double bfloat16)
+{
+    return golden_dtype == KD_F32 ? float32 : bfloat16;
+}
+
+float *golden_floats(struct kd_backend *be, const float *p, int64_t n)
+{
+    float *out = malloc((size_t)n * sizeof *out);
+
+    assert_non_null(out);
+    ok(be->ops->download(be, out, p, (size_t)n * sizeof *out));
+    return out;
+}
+
 static void path_of(char *out, size_t cap, const char *dir, const char *name)
 {
     ok(kd_format(out, cap, "%s/%s", dir, name));
@@ -31,7 +82,7 @@ struct kd_model *golden_model(struct kd_backend *be, const char *dir)
 
     path_of(path, sizeof path, dir, "config.json");
     ok(kd_json_parse_file(path, &config));
-    ok(kd_model_new(be, config, &m));
+    ok(kd_model_new(be, golden_dtype, config, &m));
     kd_json_free(config);
     ok(kd_safetensors_open(dir, &file));
     for (int i = 0; i < kd_model_params(m)->n; i++) {
@@ -54,9 +105,21 @@ struct kd_model *golden_model(struct kd_backend *be, const char *dir)
     return m;
 }
 
+/* A copy of BYTES at SRC in backend memory, freed with G. */
+static void *on_device(struct golden *g, const void *src, size_t bytes)
+{
+    void *p;
+
+    assert_true(g->n_device < GOLDEN_DEVICE);
+    ok(g->be->ops->alloc(g->be, bytes, &p));
+    ok(g->be->ops->upload(g->be, p, src, bytes));
+    g->device[g->n_device++] = p;
+    return p;
+}
+
 /* Rows of the JSON list of lists as ragged ids and positions. */
-static struct kd_seqs rows_of(const struct kd_json *rows, int64_t **offsets,
-                              int32_t **ids, int32_t **pos)
+static struct kd_seqs rows_of(struct golden *g, const struct kd_json *rows,
+                              int64_t **offsets, int32_t **ids, int32_t **pos)
 {
     struct kd_seqs s = {.n = kd_json_len(rows)};
     int64_t at = 0;
@@ -70,7 +133,8 @@ static struct kd_seqs rows_of(const struct kd_json *rows, int64_t **offsets,
     }
     s.n_rows = (*offsets)[s.n];
     s.offsets = *offsets;
-    s.offsets_dev = kd_tensor1(*offsets, KD_I64, s.n + 1);
+    s.offsets_dev = kd_tensor1(
+        on_device(g, *offsets, (size_t)(s.n + 1) * sizeof **offsets), KD_I64, s.n + 1);
     *ids = calloc((size_t)s.n_rows, sizeof **ids);
     *pos = calloc((size_t)s.n_rows, sizeof **pos);
     for (int64_t i = 0; i < s.n; i++)
@@ -87,10 +151,11 @@ void golden_open(const char *name, struct golden *g)
     char dir[400], path[512];
     int64_t *offsets;
     int32_t *pos;
+    size_t src, tgt; /* bytes of rows */
 
     memset(g, 0, sizeof *g);
     path_of(dir, sizeof dir, KD_SOURCE_DIR "/tests/golden", name);
-    ok(kd_backend_cpu(2, &g->be));
+    g->be = golden_backend();
     ok(kd_arena_new(g->be, &g->arena));
     g->model = golden_model(g->be, dir);
     path_of(path, sizeof path, dir, "teacher");
@@ -99,22 +164,26 @@ void golden_open(const char *name, struct golden *g)
     ok(kd_safetensors_open(path, &g->expect));
     path_of(path, sizeof path, dir, "golden.json");
     ok(kd_json_parse_file(path, &g->facts));
-    g->batch.src = rows_of(kd_json_get(g->facts, "source"), &g->src_offsets,
+    g->batch.src = rows_of(g, kd_json_get(g->facts, "source"), &g->src_offsets,
                            &g->src_ids, &g->src_pos);
-    rows_of(kd_json_get(g->facts, "labels"), &offsets, &g->labels, &pos);
+    rows_of(g, kd_json_get(g->facts, "labels"), &offsets, &g->labels, &pos);
     free(offsets);
     free(pos);
-    g->batch.tgt = rows_of(kd_json_get(g->facts, "decoder"), &g->tgt_offsets,
+    g->batch.tgt = rows_of(g, kd_json_get(g->facts, "decoder"), &g->tgt_offsets,
                            &g->dec_ids, &g->tgt_pos);
-    g->batch.src_ids = g->src_ids;
-    g->batch.src_pos = g->src_pos;
-    g->batch.dec_ids = g->dec_ids;
-    g->batch.labels = g->labels;
-    g->batch.tgt_pos = g->tgt_pos;
+    src = (size_t)g->batch.src.n_rows * sizeof(int32_t);
+    tgt = (size_t)g->batch.tgt.n_rows * sizeof(int32_t);
+    g->batch.src_ids = on_device(g, g->src_ids, src);
+    g->batch.src_pos = on_device(g, g->src_pos, src);
+    g->batch.dec_ids = on_device(g, g->dec_ids, tgt);
+    g->batch.labels = on_device(g, g->labels, tgt);
+    g->batch.tgt_pos = on_device(g, g->tgt_pos, tgt);
 }
 
 void golden_close(struct golden *g)
 {
+    for (int i = 0; i < g->n_device; i++)
+        g->be->ops->free(g->be, g->device[i]);
     free(g->src_offsets);
     free(g->tgt_offsets);
     free(g->src_ids);

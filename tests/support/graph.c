@@ -6,6 +6,9 @@
  * tolerance covers the float32 rounding of the values between them. */
 #include "graph.h"
 
+#ifdef GRAPH_ON_DEVICE
+#include "mirror_backend.h"
+#endif
 #include "ref_backend.h"
 
 #include "kdhpc/base/rng.h"
@@ -14,6 +17,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -27,8 +31,39 @@ double graph_noise(uint64_t stream, int64_t i)
 }
 
 /* Built a second time with GRAPH_ON_CPU, the bench puts the same questions to the CPU
- * backend. */
-#ifdef GRAPH_ON_CPU
+ * backend; with GRAPH_ON_DEVICE to the one of a device, whose memory it sees in a
+ * mirror.
+ */
+#if defined GRAPH_ON_DEVICE
+static struct mirror_memory memory;
+
+bool graph_no_device(void)
+{
+    if (kd_cuda_devices() > 0)
+        return false;
+    printf("skipped: no device (%s)\n", kd_backend_cuda_library());
+    return true;
+}
+
+static int backend_new(struct kd_backend **be)
+{
+    struct kd_backend *inner;
+
+    KD_TRY(kd_backend_cuda(0, &inner));
+    return mirror_backend(inner, MIRROR_F32, &memory, be);
+}
+
+static void backend_free(struct kd_backend *be)
+{
+    kd_backend_free(be);
+    mirror_memory_free(&memory);
+}
+#elif defined GRAPH_ON_CPU
+bool graph_no_device(void)
+{
+    return false;
+}
+
 static int backend_new(struct kd_backend **be)
 {
     return kd_backend_cpu(2, be);
@@ -39,6 +74,11 @@ static void backend_free(struct kd_backend *be)
     kd_backend_free(be);
 }
 #else
+bool graph_no_device(void)
+{
+    return false;
+}
+
 static int backend_new(struct kd_backend **be)
 {
     return ref_backend_new(be);
@@ -56,7 +96,7 @@ void graph_open(struct graph *g)
     assert_int_equal(backend_new(&g->be), KD_OK);
     assert_int_equal(kd_arena_new(g->be, &g->arena), KD_OK);
     assert_int_equal(kd_tape_new(g->be, &g->tape), KD_OK);
-    g->ctx = (struct kd_ctx){g->be, g->arena, g->tape, true, 1234, 5, NULL};
+    g->ctx = (struct kd_ctx){g->be, g->arena, g->tape, true, 1234, 5, NULL, KD_F32};
 }
 
 void graph_close(struct graph *g)

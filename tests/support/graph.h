@@ -24,7 +24,10 @@ struct graph {
  */
 typedef double (*graph_build_fn)(struct graph *g);
 
-/** A bench on the reference backend (or the CPU's, see graph.c). */
+/** Whether there is nothing to run on; main then returns 77.  Says so. */
+bool graph_no_device(void);
+
+/** A bench on the reference backend (or the CPU's, or a device's, see graph.c). */
 void graph_open(struct graph *g);
 
 /** Free everything; asserts that no reference memory is left. */

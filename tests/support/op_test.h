@@ -1,6 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Support for tests of backend ops: guarded buffers, and the same call on backends with
- * 1, 2 and 3 threads.
+/* Support for tests of backend ops: guarded buffers, and the same call on backends that
+ * must give the same bits.
+ *
+ * Those are the CPU with 1, 2 and 3 threads, or, with OT_CUDA, three CUDA backends
+ * behind mirrors, so that one source tests both: the emulator's devices with
+ * OT_CUDA_HOST (they run threads in different orders), else three times the first GPU.
+ * The environment's OT_TYPE asks CUDA for another type of activations: "bfloat16", or
+ * "mixed" for products of bfloat16 with float32 results.  Inputs are then drawn from
+ * the bfloat16 numbers, so that only roundings inside and at the end are new, and
+ * ot_near allows for those.
  *
  * A buffer has 64 bytes of a known pattern on either side, checked when the test ends.
  * OT_EACH_BACKEND runs a block for each backend; ot_same then demands the bits of the
@@ -9,7 +17,7 @@
 #define KDHPC_OP_TEST_H
 
 #include "kdhpc/base/rng.h"
-#include "kdhpc/tensor/backend.h"
+#include "mirror_backend.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -20,7 +28,7 @@
 
 #include <cmocka.h>
 
-enum { OT_BACKENDS = 3, OT_MAX_BUFFERS = 256, OT_GUARD = 64 };
+enum { OT_BACKENDS = 3, OT_MAX_BUFFERS = 1024, OT_GUARD = 64 };
 
 struct ot_buffer {
     unsigned char *base;
@@ -30,6 +38,8 @@ struct ot_buffer {
 
 struct ot {
     struct kd_backend *be[OT_BACKENDS];
+    enum mirror_type type;
+    struct mirror_memory memory; /* of the mirrors */
     struct ot_buffer buffers[OT_MAX_BUFFERS];
     int n_buffers;
     uint64_t draws;
@@ -41,13 +51,64 @@ static struct ot ot;
     for (int ot_i = 0; ot_i < OT_BACKENDS; ot_i++)                                     \
         for (struct kd_backend *be_ = ot.be[ot_i]; be_; be_ = NULL)
 
+#ifdef OT_CUDA
+static inline int ot_make(int i)
+{
+    const char *type = getenv("OT_TYPE");
+    struct kd_backend *device = NULL;
+    int index = 0;
+
+    if (kd_cuda_devices() == 0) {
+        fprintf(stderr, "skipped: no device (%s)\n", kd_backend_cuda_library());
+        exit(77);
+    }
+#ifdef OT_CUDA_HOST
+    index = i;
+#endif
+    ot.type = !type || !strcmp(type, "float32") ? MIRROR_F32
+              : !strcmp(type, "mixed")          ? MIRROR_MIXED
+                                                : MIRROR_BF16;
+    if (kd_backend_cuda(index, &device))
+        return -1;
+    return mirror_backend(device, ot.type, &ot.memory, &ot.be[i]);
+}
+
+/* The backend itself, and the name of its library. */
+static inline struct kd_backend *ot_inner(int i)
+{
+    return mirror_inner(ot.be[i]);
+}
+
+static inline const char *ot_library(void)
+{
+    return kd_backend_cuda_library();
+}
+#else
+static inline int ot_make(int i)
+{
+    return kd_backend_cpu(i + 1, &ot.be[i]);
+}
+
+static inline struct kd_backend *ot_inner(int i)
+{
+    return ot.be[i];
+}
+
+static inline const char *ot_library(void)
+{
+    return kd_backend_cpu_library();
+}
+#endif
+
 static inline int ot_setup(void **state)
 {
     (void)state;
     memset(&ot, 0, sizeof ot);
     for (int i = 0; i < OT_BACKENDS; i++) {
-        if (kd_backend_cpu(i + 1, &ot.be[i]))
+        if (ot_make(i)) {
+            fprintf(stderr, "no backend: %s\n", kd_error_get()->text);
             return -1;
+        }
     }
     return 0;
 }
@@ -68,6 +129,7 @@ static inline int ot_teardown(void **state)
     }
     for (int i = 0; i < OT_BACKENDS; i++)
         kd_backend_free(ot.be[i]);
+    mirror_memory_free(&ot.memory);
     if (broken)
         fprintf(stderr, "%d bytes beside a buffer were written\n", broken);
     return broken ? -1 : 0;
@@ -87,14 +149,20 @@ static inline void *ot_bytes(size_t bytes)
     return b->base + OT_GUARD;
 }
 
-/* N floats, normal with deviation SCALE. */
+/* X as the backends' activations can hold it. */
+static inline float ot_value(double x)
+{
+    return ot.type == MIRROR_F32 ? (float)x : kd_bf16_to_f32(kd_f32_to_bf16((float)x));
+}
+
+/* N such floats, normal with deviation SCALE. */
 static inline float *ot_normal(int64_t n, double scale)
 {
     float *x = ot_bytes((size_t)n * sizeof *x);
 
     ot.draws++;
     for (int64_t i = 0; i < n; i++)
-        x[i] = (float)(scale * kd_rng_normal(1, KD_RNG_TEST, ot.draws, (uint64_t)i));
+        x[i] = ot_value(scale * kd_rng_normal(1, KD_RNG_TEST, ot.draws, (uint64_t)i));
     return x;
 }
 
@@ -158,10 +226,12 @@ static inline void ot_same(const void *p)
     fail_msg("not a guarded buffer");
 }
 
-/* |got - want| <= bound * (floor + |want|) */
+/* |got - want| <= bound * (floor + |want|); 1/128 more where results are bfloat16 with
+ * its 8 bits: rounded at the end and once more on the way. */
 static inline void ot_near(double got, double want, double bound, double floor_,
                            const char *what, int64_t i)
 {
+    bound += ot.type == MIRROR_BF16 ? 0x1p-7 : 0.0;
     if (!(fabs(got - want) <= bound * (floor_ + fabs(want))))
         fail_msg("%s[%lld]: got %.9g, want %.9g", what, (long long)i, got, want);
 }

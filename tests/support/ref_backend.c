@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reference backend: memory, products, pointwise ops, norms and rows.
+/* Reference backend: memory, products, pointwise ops, norms and rows, in float32.
  *
  * Written for reading, element by element; no slot calls another.  Memory comes filled
  * with NaN, so an op that reads what it never wrote is seen in its results. */
@@ -60,6 +60,12 @@ static int ref_sync(struct kd_backend *be)
 {
     (void)be;
     return KD_OK;
+}
+
+static void *ref_stream(struct kd_backend *be)
+{
+    (void)be;
+    return NULL;
 }
 
 static int ref_mem_info(struct kd_backend *be, size_t *free_bytes, size_t *total_bytes)
@@ -167,38 +173,54 @@ static int ref_col_sum(struct kd_backend *be, struct kd_mat x, float *out, bool 
 
 /* ---- pointwise ---- */
 
-static int ref_add(struct kd_backend *be, const float *x, const float *y, float *out,
-                   int64_t n)
+static int ref_add(struct kd_backend *be, struct kd_tensor x, struct kd_tensor y,
+                   struct kd_tensor out)
 {
+    const float *a = x.data, *b = y.data;
+
     (void)be;
-    for (int64_t i = 0; i < n; i++)
-        out[i] = x[i] + y[i];
+    for (int64_t i = 0; i < kd_tensor_count(&x); i++)
+        ((float *)out.data)[i] = a[i] + b[i];
     return KD_OK;
 }
 
-static int ref_axpy(struct kd_backend *be, float alpha, const float *x, float *y,
-                    int64_t n)
+static int ref_axpy(struct kd_backend *be, float alpha, struct kd_tensor x,
+                    struct kd_tensor y)
 {
+    const float *a = x.data;
+    float *b = y.data;
+
     (void)be;
-    for (int64_t i = 0; i < n; i++)
-        y[i] = (float)((double)alpha * x[i] + y[i]);
+    for (int64_t i = 0; i < kd_tensor_count(&x); i++)
+        b[i] = (float)((double)alpha * a[i] + b[i]);
     return KD_OK;
 }
 
-static int ref_scale(struct kd_backend *be, float alpha, float *x, int64_t n)
+static int ref_scale(struct kd_backend *be, float alpha, struct kd_tensor x)
 {
     (void)be;
-    for (int64_t i = 0; i < n; i++)
-        x[i] *= alpha;
+    for (int64_t i = 0; i < kd_tensor_count(&x); i++)
+        ((float *)x.data)[i] *= alpha;
     return KD_OK;
 }
 
-static int ref_act_back(struct kd_backend *be, enum kd_act act, const float *pre,
-                        const float *dy, float *dx, int64_t n)
+static int ref_apply_act(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
+                         struct kd_tensor y)
 {
     (void)be;
-    for (int64_t i = 0; i < n; i++)
-        dx[i] = (float)(dy[i] * ref_act_slope(act, pre[i]));
+    for (int64_t i = 0; i < kd_tensor_count(&pre); i++)
+        ((float *)y.data)[i] = (float)ref_act(act, ((const float *)pre.data)[i]);
+    return KD_OK;
+}
+
+static int ref_act_back(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
+                        struct kd_tensor dy, struct kd_tensor dx)
+{
+    const float *p = pre.data, *g = dy.data;
+
+    (void)be;
+    for (int64_t i = 0; i < kd_tensor_count(&pre); i++)
+        ((float *)dx.data)[i] = (float)(g[i] * ref_act_slope(act, p[i]));
     return KD_OK;
 }
 
@@ -223,10 +245,14 @@ double ref_dropout_factor(const struct kd_dropout *d, int64_t row, int64_t c)
 }
 
 static int ref_dropout(struct kd_backend *be, const struct kd_dropout *d,
-                       const float *x, float *out, int64_t rows, int64_t cols, bool acc)
+                       struct kd_tensor tx, struct kd_tensor tout, bool acc)
 {
+    const float *x = tx.data;
+    float *out = tout.data;
+    int64_t cols = tx.shape[1];
+
     (void)be;
-    for (int64_t r = 0; r < rows; r++) {
+    for (int64_t r = 0; r < tx.shape[0]; r++) {
         for (int64_t c = 0; c < cols; c++) {
             int64_t i = r * cols + c;
 
@@ -277,10 +303,14 @@ static int ref_cast(struct kd_backend *be, struct kd_tensor src, struct kd_tenso
 
 /* ---- norm ---- */
 
-static int ref_norm(struct kd_backend *be, const struct kd_norm *norm, const float *x,
-                    const float *sub, const struct kd_dropout *drop, float *sum,
-                    float *y, float *stats, int64_t rows, int64_t cols)
+static int ref_norm(struct kd_backend *be, const struct kd_norm *norm,
+                    struct kd_tensor tx, struct kd_tensor tsub,
+                    const struct kd_dropout *drop, struct kd_tensor tsum,
+                    struct kd_tensor ty, float *stats)
 {
+    int64_t rows = ty.shape[0], cols = ty.shape[1];
+    const float *x = tx.data, *sub = tsub.data;
+    float *sum = tsum.data, *y = ty.data;
     double *s = malloc(sizeof(double) * (size_t)cols);
 
     (void)be;
@@ -316,11 +346,16 @@ static int ref_norm(struct kd_backend *be, const struct kd_norm *norm, const flo
 }
 
 static int ref_norm_back(struct kd_backend *be, const struct kd_norm *norm,
-                         const float *sum, const float *stats, const float *dy,
-                         const float *dsum, const struct kd_dropout *drop, float *dx,
-                         bool acc_dx, float *dsub, float *dgamma, float *dbeta,
-                         int64_t rows, int64_t cols)
+                         struct kd_tensor tsum, const float *stats,
+                         struct kd_tensor tdy, struct kd_tensor tdsum,
+                         const struct kd_dropout *drop, struct kd_tensor tdx,
+                         bool acc_dx, struct kd_tensor tdsub, float *dgamma,
+                         float *dbeta)
 {
+    int64_t rows = tdy.shape[0], cols = tdy.shape[1];
+    const float *sum = tsum.data, *dy = tdy.data, *dsum = tdsum.data;
+    float *dx = tdx.data, *dsub = tdsub.data;
+
     (void)be;
     for (int64_t r = 0; r < rows; r++) {
         double mean = stats[2 * r], rstd = stats[2 * r + 1], a = 0.0, b = 0.0;
@@ -354,13 +389,16 @@ static int ref_norm_back(struct kd_backend *be, const struct kd_norm *norm,
 
 /* ---- rows ---- */
 
-static int ref_gather_rows(struct kd_backend *be, const float *table,
-                           const int32_t *ids, float scale, const float *pos,
-                           const int32_t *pos_ids, float *out, int64_t rows,
-                           int64_t cols)
+static int ref_gather_rows(struct kd_backend *be, struct kd_tensor ttable,
+                           const int32_t *ids, float scale, struct kd_tensor tpos,
+                           const int32_t *pos_ids, struct kd_tensor tout)
 {
+    const float *table = ttable.data, *pos = tpos.data;
+    int64_t cols = tout.shape[1];
+    float *out = tout.data;
+
     (void)be;
-    for (int64_t r = 0; r < rows; r++) {
+    for (int64_t r = 0; r < tout.shape[0]; r++) {
         for (int64_t c = 0; c < cols; c++) {
             double v = (double)scale * table[ids[r] * cols + c];
 
@@ -370,13 +408,15 @@ static int ref_gather_rows(struct kd_backend *be, const float *table,
     return KD_OK;
 }
 
-static int ref_scatter_add_rows(struct kd_backend *be, const float *dx,
+static int ref_scatter_add_rows(struct kd_backend *be, struct kd_tensor tdx,
                                 const int32_t *ids, int32_t skip_id, float scale,
-                                float *table, int64_t rows, int64_t cols,
-                                int64_t table_rows)
+                                float *table, int64_t table_rows)
 {
+    int64_t cols = tdx.shape[1];
+    const float *dx = tdx.data;
+
     (void)be;
-    for (int64_t r = 0; r < rows; r++) {
+    for (int64_t r = 0; r < tdx.shape[0]; r++) {
         if (ids[r] < 0 || ids[r] >= table_rows)
             return KD_FAIL(KD_EINTERNAL, "reference scatter: id %d of %lld", ids[r],
                            (long long)table_rows);
@@ -405,6 +445,7 @@ static const struct kd_backend_ops ops = {
     .copy = ref_copy,
     .zero = ref_zero,
     .sync = ref_sync,
+    .stream = ref_stream,
     .mem_info = ref_mem_info,
     .destroy = ref_destroy,
     .gemm = ref_gemm,
@@ -415,6 +456,7 @@ static const struct kd_backend_ops ops = {
     .add = ref_add,
     .axpy = ref_axpy,
     .scale = ref_scale,
+    .act = ref_apply_act,
     .act_back = ref_act_back,
     .dropout = ref_dropout,
     .cast = ref_cast,

@@ -34,9 +34,9 @@ int ref_attention_back(struct kd_backend *be, const struct kd_attention *a,
                        struct kd_mat dv);
 int ref_attention_cached(struct kd_backend *be, const struct kd_attention_cached *a);
 int ref_vocab_loss(struct kd_backend *be, const struct kd_vocab_loss *l);
-int ref_mse_rows(struct kd_backend *be, const float *s, const float *t,
+int ref_mse_rows(struct kd_backend *be, struct kd_tensor s, struct kd_tensor t,
                  const float *row_mask, bool normalize, float w, double *rows_out,
-                 float *ds, bool acc, int64_t rows, int64_t cols);
+                 struct kd_tensor ds, bool acc);
 int ref_log_softmax(struct kd_backend *be, float *x, int64_t rows, int64_t cols);
 int ref_topk(struct kd_backend *be, const float *x, int64_t rows, int64_t cols,
              int64_t k, float *values, int32_t *columns);

@@ -31,7 +31,8 @@ static int64_t first_largest(const float *x, int64_t n)
 static void vocab_row(const struct kd_vocab_loss *l, int64_t r)
 {
     int64_t n = l->zs.shape[1];
-    float *zs = (float *)l->zs.data + r * n;
+    const float *zs = (const float *)l->zs.data + r * n;
+    float *dz = l->grad ? (float *)l->dz.data + r * n : NULL;
     const float *zt = l->zt.data ? (const float *)l->zt.data + r * n : NULL;
     double *out = (double *)l->rows_out.data + 4 * r, t = l->temperature;
     double lse = log_sum_exp(zs, n, 1.0), lse_s = 0.0, lse_t = 0.0;
@@ -60,7 +61,7 @@ static void vocab_row(const struct kd_vocab_loss *l, int64_t r)
                  (double)l->w_smooth * ((double)n * exp(z - lse) - 1.0);
         if (kl)
             d += (double)l->w_kl * (exp(z / t - lse_s) - exp(zt[c] / t - lse_t)) / t;
-        zs[c] = (float)d;
+        dz[c] = (float)d;
     }
 }
 
@@ -90,10 +91,14 @@ static void standard(const float *x, int64_t n, bool normalize, double *mean,
     *rstd = 1.0 / sqrt(sq / (double)n + 1e-5);
 }
 
-int ref_mse_rows(struct kd_backend *be, const float *s, const float *t,
+int ref_mse_rows(struct kd_backend *be, struct kd_tensor ts, struct kd_tensor tt,
                  const float *row_mask, bool normalize, float w, double *rows_out,
-                 float *ds, bool acc, int64_t rows, int64_t cols)
+                 struct kd_tensor tds, bool acc)
 {
+    int64_t rows = ts.shape[0], cols = ts.shape[1];
+    const float *s = ts.data, *t = tt.data;
+    float *ds = tds.data;
+
     (void)be;
     for (int64_t r = 0; r < rows; r++, s += cols, t += cols) {
         double ms, rs, mt, rt, a = 0.0, b = 0.0, on = row_mask ? row_mask[r] : 1.0;

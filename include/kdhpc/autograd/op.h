@@ -82,7 +82,7 @@ struct kd_head_loss_desc {
     float w_ce, w_smooth, w_kl, temperature; /* see struct kd_vocab_loss */
     const int32_t *labels;                   /* [n] */
     const float *kl_mask;                    /* [n] or NULL */
-    int64_t chunk_rows; /* 0: chosen so that the logits of a chunk fit about 16 MB */
+    int64_t chunk_rows; /* 0: chosen for the device, see op_loss.c */
 };
 
 /** Sums over rows, in float64: -log p[label], -sum_v log p[v], KL(teacher || student),

@@ -6,7 +6,11 @@
  * nothing.  Gradients of activations come from a pool inside the tape and return to it
  * as soon as the node that made the value has run, so backward needs a few buffers
  * only, not a copy of the forward pass.  Gradients of parameters are views of the
- * gradient slab, zeroed by its owner. */
+ * gradient slab, zeroed by its owner.
+ *
+ * Values of a pass have one compute type, the context's; the gradient of an activation
+ * has the type of its value, the gradient of a parameter is float32 whatever type the
+ * parameter is read in. */
 #ifndef KDHPC_AUTOGRAD_TAPE_H
 #define KDHPC_AUTOGRAD_TAPE_H
 
@@ -17,8 +21,8 @@ struct kd_tape;
 /** A value and, where wanted, its gradient. */
 struct kd_var {
     struct kd_tensor v;
-    struct kd_tensor g; /* data NULL until the first contribution (activations); slab
-                           view (parameters) */
+    struct kd_tensor g; /* data NULL until the first contribution (activations); float32
+                           slab view (parameters) */
     bool needs_grad;
     bool is_param;   /* g is a slab view; contributions always add */
     bool g_live;     /* g holds a contribution: the next one adds */
@@ -49,6 +53,7 @@ struct kd_ctx {
     uint64_t seed;        /* of dropout */
     uint32_t step;        /* of dropout */
     struct kd_taps *taps; /* NULL: none asked for */
+    enum kd_dtype dtype;  /* of activations: KD_F32 (the default), KD_BF16 */
 };
 
 /** A new var over V in CTX's arena, without a gradient yet.  Local. */

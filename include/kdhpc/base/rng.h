@@ -8,9 +8,16 @@
 
 #include <stdint.h>
 
+/* What kernels call too is compiled for both sides by nvcc. */
+#ifdef __CUDACC__
+#define KD_DEVICE __host__ __device__
+#else
+#define KD_DEVICE
+#endif
+
 /** One block of four 32-bit words.  Local. */
-static inline void kd_philox(const uint32_t key[2], const uint32_t ctr[4],
-                             uint32_t out[4])
+KD_DEVICE static inline void kd_philox(const uint32_t key[2], const uint32_t ctr[4],
+                                       uint32_t out[4])
 {
     uint32_t k0 = key[0], k1 = key[1], c0 = ctr[0], c1 = ctr[1], c2 = ctr[2],
              c3 = ctr[3];

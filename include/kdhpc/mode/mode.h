@@ -15,6 +15,7 @@ struct kd_common {
     int64_t seed;
     int device; /* 0 auto, 1 cpu, 2 cuda */
     int dtype;  /* 0 auto, 1 float32, 2 bfloat16 */
+    bool tf32;
     int64_t threads;
     int log_level; /* enum kd_log_level */
     int progress;  /* enum kd_progress_style */
@@ -25,6 +26,7 @@ struct kd_common {
 struct kd_run {
     struct kd_comm *comm;
     struct kd_backend *be; /* of this rank */
+    enum kd_dtype dtype;   /* that models compute in: KD_F32, KD_BF16 */
     const struct kd_common *common;
     const struct kd_opts *opts;
 };
@@ -39,6 +41,7 @@ struct kd_mode {
      *  --overwrite.  A mode with --resume passes RESUMES true in its config check. */
     const char *const *outputs;
     bool needs_output_dir;
+    bool computes; /* runs a model, so it takes a GPU where there is one */
     /** Local checks of combinations before anything is created; may be NULL. KD_EUSAGE.
      */
     int (*check)(const struct kd_common *common, void *config);

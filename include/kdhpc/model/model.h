@@ -13,10 +13,11 @@
 
 struct kd_model;
 
-/** Build an uninitialised model (values zero) for CONFIG (copied).  Local.  KD_EINPUT,
- * KD_ENOMEM. */
-int kd_model_new(struct kd_backend *be, const struct kd_json *config,
-                 struct kd_model **out) KD_MUST_CHECK;
+/** Build an uninitialised model (values zero) for CONFIG (copied) that computes in
+ * DTYPE (KD_F32, or KD_BF16 with float32 masters): contexts of its passes say the same.
+ * Local. KD_EINPUT, KD_ENOMEM. */
+int kd_model_new(struct kd_backend *be, enum kd_dtype dtype,
+                 const struct kd_json *config, struct kd_model **out) KD_MUST_CHECK;
 void kd_model_free(struct kd_model *m);
 
 const struct kd_arch *kd_model_arch(const struct kd_model *m);

@@ -9,8 +9,9 @@
 
 struct kd_checkpoint_array {
     const char *name; /* e.g. "params", "adam_m" */
-    float *values;    /* host memory, the same on every rank */
+    float *values;    /* the same on every rank, in memory of BE */
     int64_t n;
+    struct kd_backend *be; /* borrowed; NULL: host memory */
 };
 
 /** Write DIR/checkpoint-%08d.h5 for STEP, with STATE (a JSON text) and a digest per

@@ -256,6 +256,10 @@ int kd_cuda_devices(void);
  * KD_EINPUT without such a device (the line says why), KD_ENOMEM. */
 int kd_backend_cuda(int index, struct kd_backend **out) KD_MUST_CHECK;
 
+/** Whether float32 products of BE, if it is a CUDA backend, may round their inputs to
+ * TF32 (10 bits); off when made.  Local. */
+void kd_backend_cuda_tf32(struct kd_backend *be, bool on);
+
 /** One line about CUDA in this build, e.g. "CUDA 13.0 for sm_80 sm_90, driver 13.0,
  * NVIDIA H100 80GB HBM3", or "no CUDA".  Local. */
 const char *kd_backend_cuda_library(void);

@@ -228,6 +228,7 @@ int cpu_attention(struct kd_backend *be, const struct kd_attention *a)
 {
     struct job j = {.be = be, .a = a, .key_pad = padded(a->kv_seqs.max_len)};
 
+    KD_TRY(cpu_f32("attention", a->q.dtype | a->k.dtype | a->v.dtype | a->out.dtype));
     KD_TRY(cpu_scratch(be, (size_t)head_floats(a, j.key_pad) * sizeof(float), 0));
     cpu_for(be, a->q_seqs.n * a->n_heads, attention_task, &j);
     return KD_OK;
@@ -351,6 +352,7 @@ int cpu_attention_back(struct kd_backend *be, const struct kd_attention *a,
                     .dv = dv,
                     .key_pad = padded(a->kv_seqs.max_len)};
 
+    KD_TRY(cpu_f32("attention_back", dout.dtype | dq.dtype | dk.dtype | dv.dtype));
     KD_TRY(cpu_scratch(be, (size_t)head_floats(a, j.key_pad) * sizeof(float), 0));
     cpu_for(be, a->q_seqs.n * a->n_kv_heads, attention_back_task, &j);
     return KD_OK;
@@ -449,6 +451,8 @@ int cpu_attention_cached(struct kd_backend *be, const struct kd_attention_cached
 {
     struct cached j = {be, a};
 
+    KD_TRY(cpu_f32("attention_cached",
+                   a->q.dtype | a->k.dtype | a->v.dtype | a->out.dtype));
     KD_TRY(cpu_scratch(be, (size_t)(a->n_heads * a->len) * sizeof(float), 0));
     cpu_for(be, cpu_ceil_div(a->q.rows, CACHED_ROWS), cached_task, &j);
     return KD_OK;

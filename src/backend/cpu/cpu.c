@@ -99,6 +99,13 @@ static int cpu_sync(struct kd_backend *be)
     return KD_OK;
 }
 
+/* The host is its own device: there is no stream to order against. */
+static void *cpu_stream(struct kd_backend *be)
+{
+    (void)be;
+    return NULL;
+}
+
 static int cpu_mem_info(struct kd_backend *be, size_t *free_bytes, size_t *total_bytes)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
@@ -117,6 +124,16 @@ static int cpu_mem_info(struct kd_backend *be, size_t *free_bytes, size_t *total
     }
     fclose(f);
     return KD_OK;
+}
+
+_Static_assert(KD_F32 == 0, "the or of float32 types and of absent tensors is float32");
+
+int cpu_f32(const char *slot, unsigned dtypes)
+{
+    if (dtypes == KD_F32)
+        return KD_OK;
+    return KD_FAIL(KD_EINTERNAL, "%s on the CPU is float32 only: use --dtype float32",
+                   slot);
 }
 
 void cpu_for(struct kd_backend *be, int64_t n_tasks, cpu_task_fn fn, void *arg)
@@ -182,6 +199,7 @@ static const struct kd_backend_ops cpu_ops = {
     .copy = cpu_copy,
     .zero = cpu_zero,
     .sync = cpu_sync,
+    .stream = cpu_stream,
     .mem_info = cpu_mem_info,
     .gemm = cpu_gemm,
     .col_sum = cpu_col_sum,
@@ -191,6 +209,7 @@ static const struct kd_backend_ops cpu_ops = {
     .add = cpu_add,
     .axpy = cpu_axpy,
     .scale = cpu_scale,
+    .act = cpu_act,
     .act_back = cpu_act_back,
     .dropout = cpu_dropout,
     .cast = cpu_cast,

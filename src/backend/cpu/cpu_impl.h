@@ -4,7 +4,9 @@
  *
  * Work is cut into tasks whose number and borders depend on shapes only; threads take
  * tasks as they become free, and whatever tasks have in common is put together in task
- * order afterwards.  So results have the same bits for any number of threads. */
+ * order afterwards.  So results have the same bits for any number of threads.
+ *
+ * Activations are float32 here: a slot that meets another type says so (cpu_f32). */
 #ifndef KDHPC_CPU_IMPL_H
 #define KDHPC_CPU_IMPL_H
 
@@ -54,6 +56,10 @@ static inline bool cpu_drops(const struct kd_dropout *d)
     return d && d->p > 0.0f;
 }
 
+/** KD_EINTERNAL unless all types of a call are float32; DTYPES is their bitwise or.  An
+ * absent tensor, all zero, is float32. */
+int cpu_f32(const char *slot, unsigned dtypes) KD_MUST_CHECK;
+
 /** MASK[n] (room for a multiple of 8) = 0 where columns COL0.. of row ROW are dropped
  * at SITE, else 1 / (1 - p).  COL0 is a multiple of 8, n <= CPU_DROP. */
 void cpu_drop_mask(const struct kd_dropout *d, uint32_t site, int64_t row, int64_t col0,
@@ -72,30 +78,34 @@ int cpu_attention_back(struct kd_backend *be, const struct kd_attention *a,
                        struct kd_mat dv);
 int cpu_attention_cached(struct kd_backend *be, const struct kd_attention_cached *a);
 
-int cpu_add(struct kd_backend *be, const float *x, const float *y, float *out,
-            int64_t n);
-int cpu_axpy(struct kd_backend *be, float alpha, const float *x, float *y, int64_t n);
-int cpu_scale(struct kd_backend *be, float alpha, float *x, int64_t n);
-int cpu_act_back(struct kd_backend *be, enum kd_act act, const float *pre,
-                 const float *dy, float *dx, int64_t n);
-int cpu_dropout(struct kd_backend *be, const struct kd_dropout *d, const float *x,
-                float *out, int64_t rows, int64_t cols, bool acc);
+int cpu_add(struct kd_backend *be, struct kd_tensor x, struct kd_tensor y,
+            struct kd_tensor out);
+int cpu_axpy(struct kd_backend *be, float alpha, struct kd_tensor x,
+             struct kd_tensor y);
+int cpu_scale(struct kd_backend *be, float alpha, struct kd_tensor x);
+int cpu_act(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
+            struct kd_tensor y);
+int cpu_act_back(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
+                 struct kd_tensor dy, struct kd_tensor dx);
+int cpu_dropout(struct kd_backend *be, const struct kd_dropout *d, struct kd_tensor x,
+                struct kd_tensor out, bool acc);
 int cpu_cast(struct kd_backend *be, struct kd_tensor src, struct kd_tensor dst);
 
-int cpu_norm(struct kd_backend *be, const struct kd_norm *norm, const float *x,
-             const float *sub, const struct kd_dropout *drop, float *sum, float *y,
-             float *stats, int64_t rows, int64_t cols);
-int cpu_norm_back(struct kd_backend *be, const struct kd_norm *norm, const float *sum,
-                  const float *stats, const float *dy, const float *dsum,
-                  const struct kd_dropout *drop, float *dx, bool acc_dx, float *dsub,
-                  float *dgamma, float *dbeta, int64_t rows, int64_t cols);
+int cpu_norm(struct kd_backend *be, const struct kd_norm *norm, struct kd_tensor x,
+             struct kd_tensor sub, const struct kd_dropout *drop, struct kd_tensor sum,
+             struct kd_tensor y, float *stats);
+int cpu_norm_back(struct kd_backend *be, const struct kd_norm *norm,
+                  struct kd_tensor sum, const float *stats, struct kd_tensor dy,
+                  struct kd_tensor dsum, const struct kd_dropout *drop,
+                  struct kd_tensor dx, bool acc_dx, struct kd_tensor dsub,
+                  float *dgamma, float *dbeta);
 
-int cpu_gather_rows(struct kd_backend *be, const float *table, const int32_t *ids,
-                    float scale, const float *pos, const int32_t *pos_ids, float *out,
-                    int64_t rows, int64_t cols);
-int cpu_scatter_add_rows(struct kd_backend *be, const float *dx, const int32_t *ids,
-                         int32_t skip_id, float scale, float *table, int64_t rows,
-                         int64_t cols, int64_t table_rows);
+int cpu_gather_rows(struct kd_backend *be, struct kd_tensor table, const int32_t *ids,
+                    float scale, struct kd_tensor pos, const int32_t *pos_ids,
+                    struct kd_tensor out);
+int cpu_scatter_add_rows(struct kd_backend *be, struct kd_tensor dx, const int32_t *ids,
+                         int32_t skip_id, float scale, float *table,
+                         int64_t table_rows);
 
 int cpu_col_sum(struct kd_backend *be, struct kd_mat x, float *out, bool acc);
 int cpu_log_softmax(struct kd_backend *be, float *x, int64_t rows, int64_t cols);
@@ -104,9 +114,9 @@ int cpu_topk(struct kd_backend *be, const float *x, int64_t rows, int64_t cols,
 int cpu_sum_sq(struct kd_backend *be, const float *x, int64_t n, double *out);
 
 int cpu_vocab_loss(struct kd_backend *be, const struct kd_vocab_loss *l);
-int cpu_mse_rows(struct kd_backend *be, const float *s, const float *t,
+int cpu_mse_rows(struct kd_backend *be, struct kd_tensor s, struct kd_tensor t,
                  const float *row_mask, bool normalize, float w, double *rows_out,
-                 float *ds, bool acc, int64_t rows, int64_t cols);
+                 struct kd_tensor ds, bool acc);
 
 int cpu_adamw(struct kd_backend *be, const struct kd_adamw *a);
 int cpu_adafactor(struct kd_backend *be, const struct kd_adafactor *a);

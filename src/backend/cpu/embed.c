@@ -39,12 +39,14 @@ static void gather_task(void *arg, int64_t task, int thread)
     }
 }
 
-int cpu_gather_rows(struct kd_backend *be, const float *table, const int32_t *ids,
-                    float scale, const float *pos, const int32_t *pos_ids, float *out,
-                    int64_t rows, int64_t cols)
+int cpu_gather_rows(struct kd_backend *be, struct kd_tensor table, const int32_t *ids,
+                    float scale, struct kd_tensor pos, const int32_t *pos_ids,
+                    struct kd_tensor out)
 {
-    struct gather g = {table, pos, ids, pos_ids, scale, out, rows, cols};
+    int64_t rows = out.shape[0], cols = out.shape[1];
+    struct gather g = {table.data, pos.data, ids, pos_ids, scale, out.data, rows, cols};
 
+    KD_TRY(cpu_f32("gather_rows", table.dtype | pos.dtype | out.dtype));
     cpu_for(be, cpu_ceil_div(rows, cpu_rows_per_task(cols)), gather_task, &g);
     return KD_OK;
 }
@@ -75,13 +77,13 @@ static void scatter_task(void *arg, int64_t task, int thread)
     }
 }
 
-int cpu_scatter_add_rows(struct kd_backend *be, const float *dx, const int32_t *ids,
-                         int32_t skip_id, float scale, float *table, int64_t rows,
-                         int64_t cols, int64_t table_rows)
+int cpu_scatter_add_rows(struct kd_backend *be, struct kd_tensor dx, const int32_t *ids,
+                         int32_t skip_id, float scale, float *table, int64_t table_rows)
 {
-    struct scatter s = {dx, ids, skip_id, scale, table, rows, cols};
+    struct scatter s = {dx.data, ids, skip_id, scale, table, dx.shape[0], dx.shape[1]};
 
     (void)table_rows;
-    cpu_for(be, cpu_ceil_div(cols, STRIP), scatter_task, &s);
+    KD_TRY(cpu_f32("scatter_add_rows", dx.dtype));
+    cpu_for(be, cpu_ceil_div(s.cols, STRIP), scatter_task, &s);
     return KD_OK;
 }

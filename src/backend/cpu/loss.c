@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Losses of rows: cross-entropy, label smoothing and KL over a vocabulary with their
- * gradient in place, and squared distances of hidden states.
+ * gradient, and squared distances of hidden states.
  *
  * A vocabulary row is read for its maximum, then once for all exponentials and sums,
  * then once for the gradient; the exponentials of the cross-entropy wait in the
@@ -96,19 +96,23 @@ static bool is_argmax(const float *z, int64_t label, float top)
     return !earlier;
 }
 
-/* dz = a e + b e_s - c e_t - d, e in TMP, e_s in Z, e_t in ZT; absent parts NULL. */
-static void gradient_pass(float *z, const float *tmp, const float *zt, float a, float b,
-                          float c, float d, int64_t n)
+/* dz = a e + b e_s - c e_t - d, e in TMP, e_s in Z, e_t in ZT; absent parts NULL.  DZ
+ * may be Z. */
+static void gradient_pass(float *dz, const float *z, const float *tmp, const float *zt,
+                          float a, float b, float c, float d, int64_t n)
 {
     if (tmp && zt) {
+#pragma omp simd
         for (int64_t j = 0; j < n; j++)
-            z[j] = a * tmp[j] + (b * z[j] - c * zt[j]) - d;
+            dz[j] = a * tmp[j] + (b * z[j] - c * zt[j]) - d;
     } else if (tmp) {
+#pragma omp simd
         for (int64_t j = 0; j < n; j++)
-            z[j] = a * tmp[j] - d;
+            dz[j] = a * tmp[j] - d;
     } else {
+#pragma omp simd
         for (int64_t j = 0; j < n; j++)
-            z[j] = b * z[j] - c * zt[j];
+            dz[j] = b * z[j] - c * zt[j];
     }
 }
 
@@ -117,6 +121,7 @@ static void vocab_row(const struct vocab *p, int64_t r, float *tmp)
     const struct kd_vocab_loss *l = p->l;
     int64_t n = p->cols, label = l->labels[r];
     float *z = (float *)l->zs.data + r * n;
+    float *dz = l->grad ? (float *)l->dz.data + r * n : NULL;
     float *zt = l->zt.data && (!l->kl_mask || l->kl_mask[r] != 0.0f)
                     ? (float *)l->zt.data + r * n
                     : NULL;
@@ -126,7 +131,7 @@ static void vocab_row(const struct vocab *p, int64_t r, float *tmp)
     out[0] = out[1] = out[2] = out[3] = 0.0;
     if (label < 0 && !zt) {
         if (l->grad)
-            memset(z, 0, (size_t)n * sizeof *z);
+            memset(dz, 0, (size_t)n * sizeof *dz);
         return;
     }
     top = vm_max(z, n);
@@ -151,9 +156,9 @@ static void vocab_row(const struct vocab *p, int64_t r, float *tmp)
     }
     if (!l->grad)
         return;
-    gradient_pass(z, label >= 0 ? tmp : NULL, zt, a, b, c, d, n);
+    gradient_pass(dz, z, label >= 0 ? tmp : NULL, zt, a, b, c, d, n);
     if (label >= 0)
-        z[label] -= l->w_ce;
+        dz[label] -= l->w_ce;
 }
 
 static void vocab_task(void *arg, int64_t task, int thread)
@@ -169,6 +174,8 @@ int cpu_vocab_loss(struct kd_backend *be, const struct kd_vocab_loss *l)
 {
     struct vocab p = {be, l, l->zs.shape[0], l->zs.shape[1]};
 
+    KD_TRY(cpu_f32("vocab_loss",
+                   l->zs.dtype | l->zt.dtype | (l->grad ? l->dz.dtype : KD_F32)));
     KD_TRY(cpu_scratch(be, (size_t)p.cols * sizeof(float), 0));
     cpu_for(be, cpu_ceil_div(p.rows, cpu_rows_per_task(p.cols)), vocab_task, &p);
     return KD_OK;
@@ -263,12 +270,15 @@ static void mse_task(void *arg, int64_t task, int thread)
         mse_row(p, r);
 }
 
-int cpu_mse_rows(struct kd_backend *be, const float *s, const float *t,
+int cpu_mse_rows(struct kd_backend *be, struct kd_tensor s, struct kd_tensor t,
                  const float *row_mask, bool normalize, float w, double *rows_out,
-                 float *ds, bool acc, int64_t rows, int64_t cols)
+                 struct kd_tensor ds, bool acc)
 {
-    struct mse p = {s, t, row_mask, normalize, acc, w, rows_out, ds, rows, cols};
+    int64_t rows = s.shape[0], cols = s.shape[1];
+    struct mse p = {s.data, t.data,   row_mask, normalize, acc,
+                    w,      rows_out, ds.data,  rows,      cols};
 
+    KD_TRY(cpu_f32("mse_rows", s.dtype | t.dtype | ds.dtype));
     cpu_for(be, cpu_ceil_div(rows, cpu_rows_per_task(cols)), mse_task, &p);
     return KD_OK;
 }

@@ -92,12 +92,15 @@ static void norm_task(void *arg, int64_t task, int thread)
         norm_row(p, r, cpu_thread_scratch(p->be, thread));
 }
 
-int cpu_norm(struct kd_backend *be, const struct kd_norm *norm, const float *x,
-             const float *sub, const struct kd_dropout *drop, float *sum, float *y,
-             float *stats, int64_t rows, int64_t cols)
+int cpu_norm(struct kd_backend *be, const struct kd_norm *norm, struct kd_tensor x,
+             struct kd_tensor sub, const struct kd_dropout *drop, struct kd_tensor sum,
+             struct kd_tensor y, float *stats)
 {
-    struct norm p = {be, norm, drop, x, sub, sum, y, stats, rows, cols};
+    int64_t rows = y.shape[0], cols = y.shape[1];
+    struct norm p = {be,       norm,   drop,  x.data, sub.data,
+                     sum.data, y.data, stats, rows,   cols};
 
+    KD_TRY(cpu_f32("norm", x.dtype | sub.dtype | sum.dtype | y.dtype));
     KD_TRY(cpu_scratch(be, (size_t)cols * sizeof(float), 0));
     cpu_for(be, cpu_ceil_div(rows, cpu_rows_per_task(cols)), norm_task, &p);
     return KD_OK;
@@ -196,15 +199,19 @@ static void norm_back_task(void *arg, int64_t task, int thread)
         back_row(p, r, partial);
 }
 
-int cpu_norm_back(struct kd_backend *be, const struct kd_norm *norm, const float *sum,
-                  const float *stats, const float *dy, const float *dsum,
-                  const struct kd_dropout *drop, float *dx, bool acc_dx, float *dsub,
-                  float *dgamma, float *dbeta, int64_t rows, int64_t cols)
+int cpu_norm_back(struct kd_backend *be, const struct kd_norm *norm,
+                  struct kd_tensor sum, const float *stats, struct kd_tensor dy,
+                  struct kd_tensor dsum, const struct kd_dropout *drop,
+                  struct kd_tensor dx, bool acc_dx, struct kd_tensor dsub,
+                  float *dgamma, float *dbeta)
 {
-    struct norm_back p = {norm,   drop,  sum,  stats,  dy,   dsum, dx, dsub,
-                          dgamma, dbeta, NULL, acc_dx, rows, cols, 0};
-    int64_t n_blocks;
+    int64_t rows = dy.shape[0], cols = dy.shape[1], n_blocks;
+    struct norm_back p = {norm,      drop,    sum.data,  stats,  dy.data,
+                          dsum.data, dx.data, dsub.data, dgamma, dbeta,
+                          NULL,      acc_dx,  rows,      cols,   0};
 
+    KD_TRY(cpu_f32("norm_back",
+                   sum.dtype | dy.dtype | dsum.dtype | dx.dtype | dsub.dtype));
     p.block_rows = cpu_max(NORM_BLOCK, cpu_ceil_div(rows, NORM_BLOCKS));
     n_blocks = cpu_ceil_div(rows, p.block_rows);
     KD_TRY(cpu_scratch(be, 0, (size_t)(n_blocks * 3 * cols) * sizeof(float)));

@@ -9,6 +9,13 @@
 #include <math.h>
 #include <string.h>
 
+/* The bfloat16 copy of PARAM[n], where there is one. */
+static void write_copy(uint16_t *copy, const float *param, int64_t n)
+{
+    for (int64_t i = 0; copy && i < n; i++)
+        copy[i] = kd_f32_to_bf16(param[i]);
+}
+
 struct adamw {
     const struct kd_adamw *a;
     float beta1, beta2, fresh1, fresh2; /* fresh = 1 - beta, not from float betas */
@@ -20,12 +27,12 @@ struct adamw {
 static void adamw_task(void *arg, int64_t task, int thread)
 {
     const struct adamw *p = arg;
-    int64_t end = cpu_min(p->a->n, (task + 1) * CPU_FLAT);
+    int64_t first = task * CPU_FLAT, end = cpu_min(p->a->n, first + CPU_FLAT);
     float *restrict param = p->a->param, *restrict m = p->a->m, *restrict v = p->a->v;
     const float *restrict grad = p->a->grad;
 
     (void)thread;
-    for (int64_t i = task * CPU_FLAT; i < end; i++) {
+    for (int64_t i = first; i < end; i++) {
         float g = grad[i] * p->grad_scale;
         float mi = p->beta1 * m[i] + p->fresh1 * g;
         float vi = p->beta2 * v[i] + p->fresh2 * (g * g);
@@ -36,6 +43,7 @@ static void adamw_task(void *arg, int64_t task, int thread)
         x -= p->rate * mi / (sqrtf(vi) * p->root_scale + p->eps);
         param[i] = x * p->decay_after;
     }
+    write_copy(p->a->copy ? p->a->copy + first : NULL, param + first, end - first);
 }
 
 int cpu_adamw(struct kd_backend *be, const struct kd_adamw *a)
@@ -158,6 +166,7 @@ static void apply_task(void *arg, int64_t task, int thread)
 
         for (int64_t c = 0; c < cols; c++)
             param[c] = param[c] * p->decay - grad[c] * factor / sqrtf(v[c]);
+        write_copy(a->copy ? a->copy + r * cols : NULL, param, cols);
     }
 }
 

@@ -38,12 +38,14 @@ static void add_task(void *arg, int64_t task, int thread)
         f.out[i] = f.x[i] + f.y[i];
 }
 
-int cpu_add(struct kd_backend *be, const float *x, const float *y, float *out,
-            int64_t n)
+int cpu_add(struct kd_backend *be, struct kd_tensor x, struct kd_tensor y,
+            struct kd_tensor out)
 {
-    struct flat f = {.x = x, .y = y, .out = out, .n = n};
+    struct flat f = {
+        .x = x.data, .y = y.data, .out = out.data, .n = kd_tensor_count(&x)};
 
-    cpu_for(be, cpu_ceil_div(n, CPU_FLAT), add_task, &f);
+    KD_TRY(cpu_f32("add", x.dtype | y.dtype | out.dtype));
+    cpu_for(be, cpu_ceil_div(f.n, CPU_FLAT), add_task, &f);
     return KD_OK;
 }
 
@@ -56,11 +58,13 @@ static void axpy_task(void *arg, int64_t task, int thread)
         f.out[i] += f.alpha * f.x[i];
 }
 
-int cpu_axpy(struct kd_backend *be, float alpha, const float *x, float *y, int64_t n)
+int cpu_axpy(struct kd_backend *be, float alpha, struct kd_tensor x, struct kd_tensor y)
 {
-    struct flat f = {.alpha = alpha, .x = x, .out = y, .n = n};
+    struct flat f = {
+        .alpha = alpha, .x = x.data, .out = y.data, .n = kd_tensor_count(&x)};
 
-    cpu_for(be, cpu_ceil_div(n, CPU_FLAT), axpy_task, &f);
+    KD_TRY(cpu_f32("axpy", x.dtype | y.dtype));
+    cpu_for(be, cpu_ceil_div(f.n, CPU_FLAT), axpy_task, &f);
     return KD_OK;
 }
 
@@ -73,11 +77,12 @@ static void scale_task(void *arg, int64_t task, int thread)
         f.out[i] *= f.alpha;
 }
 
-int cpu_scale(struct kd_backend *be, float alpha, float *x, int64_t n)
+int cpu_scale(struct kd_backend *be, float alpha, struct kd_tensor x)
 {
-    struct flat f = {.alpha = alpha, .out = x, .n = n};
+    struct flat f = {.alpha = alpha, .out = x.data, .n = kd_tensor_count(&x)};
 
-    cpu_for(be, cpu_ceil_div(n, CPU_FLAT), scale_task, &f);
+    KD_TRY(cpu_f32("scale", x.dtype));
+    cpu_for(be, cpu_ceil_div(f.n, CPU_FLAT), scale_task, &f);
     return KD_OK;
 }
 
@@ -117,6 +122,27 @@ void cpu_act_row(enum kd_act act, float *v, const float *bias, float *pre, int64
     }
 }
 
+static void act_task(void *arg, int64_t task, int thread)
+{
+    const struct flat f = flat_part(arg, task);
+
+    (void)thread;
+    if (f.out != f.x)
+        memcpy(f.out, f.x, (size_t)f.n * sizeof *f.out);
+    cpu_act_row(f.act, f.out, NULL, NULL, f.n);
+}
+
+int cpu_act(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
+            struct kd_tensor y)
+{
+    struct flat f = {
+        .x = pre.data, .out = y.data, .n = kd_tensor_count(&pre), .act = act};
+
+    KD_TRY(cpu_f32("act", pre.dtype | y.dtype));
+    cpu_for(be, cpu_ceil_div(f.n, CPU_FLAT), act_task, &f);
+    return KD_OK;
+}
+
 #define SLOPE_LOOP(expression)                                                         \
     for (int64_t i = 0; i < f.n; i++) {                                                \
         float x = f.x[i];                                                              \
@@ -150,12 +176,17 @@ static void act_back_task(void *arg, int64_t task, int thread)
     }
 }
 
-int cpu_act_back(struct kd_backend *be, enum kd_act act, const float *pre,
-                 const float *dy, float *dx, int64_t n)
+int cpu_act_back(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
+                 struct kd_tensor dy, struct kd_tensor dx)
 {
-    struct flat f = {.x = pre, .y = dy, .out = dx, .n = n, .act = act};
+    struct flat f = {.x = pre.data,
+                     .y = dy.data,
+                     .out = dx.data,
+                     .n = kd_tensor_count(&pre),
+                     .act = act};
 
-    cpu_for(be, cpu_ceil_div(n, CPU_FLAT), act_back_task, &f);
+    KD_TRY(cpu_f32("act_back", pre.dtype | dy.dtype | dx.dtype));
+    cpu_for(be, cpu_ceil_div(f.n, CPU_FLAT), act_back_task, &f);
     return KD_OK;
 }
 
@@ -248,12 +279,13 @@ static void drop_task(void *arg, int64_t task, int thread)
         drop_row(p, r);
 }
 
-int cpu_dropout(struct kd_backend *be, const struct kd_dropout *d, const float *x,
-                float *out, int64_t rows, int64_t cols, bool acc)
+int cpu_dropout(struct kd_backend *be, const struct kd_dropout *d, struct kd_tensor x,
+                struct kd_tensor out, bool acc)
 {
-    struct drop p = {d, x, out, rows, cols, acc};
+    struct drop p = {d, x.data, out.data, x.shape[0], x.shape[1], acc};
 
-    cpu_for(be, cpu_ceil_div(rows, cpu_rows_per_task(cols)), drop_task, &p);
+    KD_TRY(cpu_f32("dropout", x.dtype | out.dtype));
+    cpu_for(be, cpu_ceil_div(p.rows, cpu_rows_per_task(p.cols)), drop_task, &p);
     return KD_OK;
 }
 

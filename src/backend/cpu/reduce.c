@@ -38,6 +38,7 @@ int cpu_col_sum(struct kd_backend *be, struct kd_mat x, float *out, bool acc)
 {
     struct col_sum s = {.be = be, .x = x, .out = out, .acc = acc};
 
+    KD_TRY(cpu_f32("col_sum", x.dtype));
     s.block_rows = cpu_max(COL_BLOCK, cpu_ceil_div(x.rows, MAX_BLOCKS));
     s.n_blocks = cpu_ceil_div(x.rows, s.block_rows);
     KD_TRY(cpu_scratch(be, 0, (size_t)(s.n_blocks * x.cols) * sizeof(float)));

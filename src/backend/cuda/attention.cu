@@ -1,0 +1,360 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Attention over ragged sequences, forward: one block per tile of query rows and head,
+ * over tiles of keys, with the softmax running along; scores live in registers.
+ *
+ * Tiles of keys and values are loaded into one of two buffers while the other is worked
+ * on, with one barrier per tile.  Usually the four warps of a block have query rows of
+ * their own.  Where no sequence has more than 16 (decoding, where the few rows of a
+ * sequence's beams share its many keys) they have the same rows and a quarter of the
+ * keys each, and their sums are merged in the order of the warps.
+ *
+ * Bound: 4 hd flops per query and key it sees (half of all for causal), 2 hd values
+ * read per key and tile of queries.  With dropout the ten rounds of Philox for eight
+ * probabilities cost about as much as the products at head size 64. */
+#include "attention_tile.h"
+
+namespace
+{
+
+/* MT: 16-row tiles of a warp; KEYS: keys of a tile; SPLIT: warps that share rows, and
+ * the keys of a tile among them. */
+template <typename T_, int HD_, int MT_, int KEYS_, int SPLIT_> struct shape {
+    using T = T_;
+    static constexpr int HD = HD_, MT = MT_, KEYS = KEYS_, SPLIT = SPLIT_,
+                         WARP_ROWS = 16 * MT,
+                         ROWS = WARP_ROWS * ATTENTION_WARPS / SPLIT,
+                         WARP_KEYS = KEYS / SPLIT, LD = TILE_LD<T, HD>;
+    static constexpr bool KEEP = sizeof(T) == 2 && HD <= 64;
+    static constexpr size_t SHARED = (ROWS + 4 * KEYS) * ROW_BYTES<T, HD>;
+    static_assert(SPLIT == 1 || (SPLIT == ATTENTION_WARPS && MT == 1 &&
+                                 4 * KEYS * ROW_BYTES<T, HD> >=
+                                     SPLIT * 16 * (HD + 2) * sizeof(float)),
+                  "the warps' sums fit where the keys were");
+};
+
+/* What a warp has of its rows: sums of values and of probabilities (of this lane's
+ * columns) relative to exp(top scale). */
+template <typename S> struct running {
+    float out[S::MT][S::HD / 8][4], top[S::MT][2], sum[S::MT][2];
+
+    __device__ __forceinline__ running()
+    {
+        memset(out, 0, sizeof out);
+        memset(sum, 0, sizeof sum);
+#pragma unroll
+        for (int i = 0; i < 2 * S::MT; i++)
+            top[i / 2][i % 2] = -INFINITY;
+    }
+};
+
+template <typename S> using scores = float[S::MT][S::WARP_KEYS / 8][4];
+
+/* Scores of keys that a row does not see are -inf: POS is the position of the warp's
+ * first row, KEY that of its first key. */
+template <typename S>
+__device__ __forceinline__ void mask_scores(scores<S> &s, bool causal, int pos, int key,
+                                            int n_keys)
+{
+    const int g = lane_id() / 4, t = lane_id() % 4;
+
+#pragma unroll
+    for (int i = 0; i < 2 * S::MT; i++) {
+        const int seen = attention_keys_end(causal, pos + g + 8 * i, 1, n_keys) - key;
+
+#pragma unroll
+        for (int j = 0; j < S::WARP_KEYS / 4; j++) {
+            if (j / 2 * 8 + 2 * t + j % 2 >= seen)
+                s[i / 2][j / 2][i % 2 * 2 + j % 2] = -INFINITY;
+        }
+    }
+}
+
+__device__ __forceinline__ float quad_max(float v)
+{
+    v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 1));
+    return fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 2));
+}
+
+__device__ __forceinline__ float quad_sum(float v)
+{
+    v += __shfl_xor_sync(0xffffffffu, v, 1);
+    return v + __shfl_xor_sync(0xffffffffu, v, 2);
+}
+
+/* S = exp(S scale - top scale) under the new maximum; what RUN has is brought under it
+ * too.  SCALE2 is the scale times log2(e). */
+template <typename S>
+__device__ __forceinline__ void softmax_step(running<S> &run, scores<S> &s,
+                                             float scale2)
+{
+    constexpr int NT = S::WARP_KEYS / 8;
+
+#pragma unroll
+    for (int i = 0; i < 2 * S::MT; i++) {
+        const int m = i / 2, r = i % 2 * 2;
+        float top = run.top[m][i % 2], sum = 0.0f, base, old;
+
+#pragma unroll
+        for (int n = 0; n < NT; n++)
+            top = fmaxf(top, fmaxf(s[m][n][r], s[m][n][r + 1]));
+        top = quad_max(top);
+        base = top == -INFINITY ? 0.0f : top * scale2; /* no key seen yet */
+        old = exp2_fast(run.top[m][i % 2] * scale2 - base);
+        run.top[m][i % 2] = top;
+#pragma unroll
+        for (int n = 0; n < NT; n++) {
+            s[m][n][r] = exp2_fast(s[m][n][r] * scale2 - base);
+            s[m][n][r + 1] = exp2_fast(s[m][n][r + 1] * scale2 - base);
+            sum += s[m][n][r] + s[m][n][r + 1];
+        }
+        run.sum[m][i % 2] = run.sum[m][i % 2] * old + sum;
+#pragma unroll
+        for (int c = 0; c < S::HD / 8; c++) {
+            run.out[m][c][r] *= old;
+            run.out[m][c][r + 1] *= old;
+        }
+    }
+}
+
+/* One tile of keys and values for one warp: KEY is the position of its first key, K and
+ * V are where that lies. */
+template <typename S, typename L>
+__device__ __forceinline__ void attend(const problem<typename S::T> &p, running<S> &run,
+                                       const L &q, int64_t q_row, int pos, int n,
+                                       int key, int n_keys, const typename S::T *k,
+                                       const typename S::T *v)
+{
+    scores<S> s;
+
+    product_nt(s, q, k);
+    if (key + S::WARP_KEYS > n_keys || (p.causal && key + S::WARP_KEYS > pos + 1))
+        mask_scores<S>(s, p.causal, pos, key, n_keys);
+    softmax_step<S>(run, s, p.scale2);
+    if (p.drop.on)
+        drop_rows(p.drop, drop_site(p.drop, (int)blockIdx.y), p.drop.row_keys + q_row,
+                  n, key, s);
+    product_nn(run.out, s, v);
+}
+
+/* The rows of one warp alone: out and lse. */
+template <typename S>
+__device__ __forceinline__ void finish(const problem<typename S::T> &p, running<S> &run,
+                                       int64_t q_row, int n, typename S::T *own)
+{
+    const int g = lane_id() / 4, head = (int)blockIdx.y;
+    float factor[S::MT][2];
+
+#pragma unroll
+    for (int i = 0; i < 2 * S::MT; i++) {
+        const float sum = quad_sum(run.sum[i / 2][i % 2]);
+
+        factor[i / 2][i % 2] = sum > 0.0f ? p.drop.keep / sum : 0.0f;
+        if (p.lse && lane_id() % 4 == 0 && g + 8 * i < n)
+            p.lse[(q_row + g + 8 * i) * p.n_heads + head] =
+                run.top[i / 2][i % 2] * p.scale + logf(sum);
+    }
+    warp_store(own, run.out, factor,
+               {p.out.data + q_row * p.out.ld + head * p.hd, p.out.ld}, n, p.hd,
+               p.packed);
+}
+
+/* The warps' shares of the same rows: each leaves its sums in PART, [SPLIT][16][HD] and
+ * behind them tops and sums of probabilities [SPLIT][16]. */
+template <typename S> __device__ inline void leave_part(running<S> &run, float *part)
+{
+    const int g = lane_id() / 4, t = lane_id() % 4;
+    float *out = part + warp_id() * 16 * S::HD,
+          *top = part + S::SPLIT * 16 * S::HD + warp_id() * 16,
+          *sum = top + S::SPLIT * 16;
+
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        const float total = quad_sum(run.sum[0][r]);
+
+#pragma unroll
+        for (int c = 0; c < S::HD / 8; c++) {
+            out[(g + 8 * r) * S::HD + 8 * c + 2 * t] = run.out[0][c][2 * r];
+            out[(g + 8 * r) * S::HD + 8 * c + 2 * t + 1] = run.out[0][c][2 * r + 1];
+        }
+        if (t == 0) {
+            top[g + 8 * r] = run.top[0][r];
+            sum[g + 8 * r] = total;
+        }
+    }
+}
+
+/* Row R of the block from the parts: FACTOR[SPLIT] for their sums; returns the lse. */
+template <typename S>
+__device__ inline float merge_row(const problem<typename S::T> &p, const float *part,
+                                  int r, float (&factor)[S::SPLIT])
+{
+    const float *top = part + S::SPLIT * 16 * S::HD + r, *sum = top + S::SPLIT * 16;
+    float most = -INFINITY, total = 0.0f;
+
+#pragma unroll
+    for (int w = 0; w < S::SPLIT; w++)
+        most = fmaxf(most, top[16 * w]);
+#pragma unroll
+    for (int w = 0; w < S::SPLIT; w++) {
+        const float under = top[16 * w] - most;
+
+        factor[w] = sum[16 * w] > 0.0f ? exp2_fast(under * p.scale2) : 0.0f;
+        total += factor[w] * sum[16 * w];
+    }
+#pragma unroll
+    for (int w = 0; w < S::SPLIT; w++)
+        factor[w] = total > 0.0f ? factor[w] * p.drop.keep / total : 0.0f;
+    return most * p.scale + logf(total);
+}
+
+template <typename S>
+__device__ inline void merge_parts(const problem<typename S::T> &p, const float *part,
+                                   int64_t q_row, int n)
+{
+    using T = typename S::T;
+    constexpr int CHUNKS = S::HD / PACKED<T>;
+    const int head = (int)blockIdx.y;
+
+    for (int i = (int)threadIdx.x; i < n * CHUNKS; i += ATTENTION_THREADS) {
+        const int r = i / CHUNKS, c = i % CHUNKS * PACKED<T>;
+        T *to = p.out.data + (q_row + r) * p.out.ld + head * p.hd + c;
+        float factor[S::SPLIT];
+        const float lse = merge_row<S>(p, part, r, factor);
+        pack<T> x;
+
+        if (p.lse && c == 0)
+            p.lse[(q_row + r) * p.n_heads + head] = lse;
+        for (int e = 0; e < PACKED<T>; e++) {
+            float sum = 0.0f;
+
+            for (int w = 0; w < S::SPLIT; w++)
+                sum += factor[w] * part[(w * 16 + r) * S::HD + c + e];
+            cuda_store(x.v + e, sum);
+        }
+        if (p.packed && c < p.hd)
+            pack_store(to, x);
+        for (int e = 0; !p.packed && e < PACKED<T> && c + e < p.hd; e++)
+            to[e] = x.v[e];
+    }
+}
+
+/* Tile J of the sequence's keys and values on its way into BUFFER. */
+template <typename S>
+__device__ __forceinline__ void fetch(const problem<typename S::T> &p, int64_t kv_row,
+                                      int n_keys, int j, typename S::T *buffer)
+{
+    const int64_t row = kv_row + j * S::KEYS;
+    const int col = (int)blockIdx.y / p.group * p.hd, n = n_keys - j * S::KEYS;
+
+    tile_load<typename S::T, S::HD, S::KEYS>(
+        buffer, {p.k.data + row * p.k.ld + col, p.k.ld}, n, p.hd, p.packed);
+    tile_load<typename S::T, S::HD, S::KEYS>(buffer + S::KEYS * S::LD,
+                                             {p.v.data + row * p.v.ld + col, p.v.ld}, n,
+                                             p.hd, p.packed);
+}
+
+template <typename S>
+__global__ void __launch_bounds__(ATTENTION_THREADS)
+    attention_kernel(const problem<typename S::T> p)
+{
+    using T = typename S::T;
+    KD_DYNAMIC_SHARED(T, shared);
+    const struct tile t =
+        find_tile(p.q_offsets, p.n_seq, S::ROWS, p.one_tile, (int)blockIdx.x);
+
+    if (t.n <= 0)
+        return;
+    const int64_t kv_row = p.kv_offsets[t.seq];
+    const int n_keys = (int)(p.kv_offsets[t.seq + 1] - kv_row),
+              end = attention_keys_end(p.causal, t.first, t.n, n_keys),
+              part = S::SPLIT == 1 ? 0 : warp_id(),
+              row = S::SPLIT == 1 ? warp_id() * S::WARP_ROWS : 0, n = t.n - row,
+              pos = t.first + row,
+              warp_end = attention_keys_end(p.causal, pos, n, n_keys);
+    const int64_t q_row = p.q_offsets[t.seq] + pos;
+    T *own = shared + row * S::LD, *buffers = shared + S::ROWS * S::LD;
+
+    tile_load<T, S::HD, S::ROWS>(
+        shared, {p.q.data + (q_row - row) * p.q.ld + (int)blockIdx.y * p.hd, p.q.ld},
+        t.n, p.hd, p.packed);
+    fetch<S>(p, kv_row, end, 0, buffers);
+    cp_async_wait();
+    __syncthreads();
+
+    const left<T, S::MT, S::HD, S::KEEP> q(own);
+    running<S> run;
+
+    for (int j = 0; j * S::KEYS < end; j++) {
+        const T *k = buffers + (2 * (j % 2) * S::KEYS + part * S::WARP_KEYS) * S::LD;
+        const int key = j * S::KEYS + part * S::WARP_KEYS;
+
+        if (j > 0) { /* this tile is there, and nobody reads the other buffer */
+            cp_async_wait();
+            __syncthreads();
+        }
+        if ((j + 1) * S::KEYS < end)
+            fetch<S>(p, kv_row, end, j + 1,
+                     buffers + 2 * ((j + 1) % 2) * S::KEYS * S::LD);
+        if (n > 0 && key < warp_end)
+            attend<S>(p, run, q, q_row, pos, n, key, n_keys, k, k + S::KEYS * S::LD);
+    }
+    if constexpr (S::SPLIT == 1) {
+        finish<S>(p, run, q_row, n, own);
+    } else {
+        __syncthreads();
+        leave_part<S>(run, reinterpret_cast<float *>(buffers));
+        __syncthreads();
+        merge_parts<S>(p, reinterpret_cast<float *>(buffers), q_row, n);
+    }
+}
+
+template <typename S> int launch(struct kd_backend *be, const struct kd_attention *a)
+{
+    problem<typename S::T> p = problem_of<typename S::T>(a);
+    const dim3 grid((unsigned)attention_slots(&a->q_seqs, S::ROWS),
+                    (unsigned)a->n_heads);
+
+    p.one_tile = attention_one_tile(&a->q_seqs, S::ROWS);
+    KD_TRY(cuda_allow_shared(reinterpret_cast<const void *>(attention_kernel<S>),
+                             S::SHARED));
+    KD_LAUNCH((attention_kernel<S>), grid, ATTENTION_THREADS, S::SHARED,
+              cuda_stream(be), p);
+    return cuda_check_launch("attention");
+}
+
+/* WIDE: with tiles of 128 rows for long sequences. */
+template <typename T, int HD, int KEYS, int SPLIT_KEYS, bool WIDE>
+int choose(struct kd_backend *be, const struct kd_attention *a)
+{
+    if (a->q_seqs.max_len <= 16)
+        return launch<shape<T, HD, 1, SPLIT_KEYS, ATTENTION_WARPS>>(be, a);
+    if constexpr (WIDE) {
+        if (attention_wide_pays(&a->q_seqs, 128, a->n_heads, cuda_of(be)->n_sm))
+            return launch<shape<T, HD, 2, KEYS, 1>>(be, a);
+    }
+    return launch<shape<T, HD, 1, KEYS, 1>>(be, a);
+}
+
+template <typename T>
+int by_head_size(struct kd_backend *be, const struct kd_attention *a)
+{
+    constexpr bool half = sizeof(T) == 2;
+
+    if (a->head_dim <= 16)
+        return choose<T, 16, 64, 128, false>(be, a);
+    if (a->head_dim <= 32)
+        return choose<T, 32, 64, 128, false>(be, a);
+    if (a->head_dim <= 64)
+        return choose < T, 64, 64, half ? 128 : 64, half > (be, a);
+    return choose < T, 128, 32, half ? 64 : 32, half > (be, a);
+}
+
+} // namespace
+
+extern "C" int cuda_attention(struct kd_backend *be, const struct kd_attention *a)
+{
+    if (a->q.rows == 0 || a->n_heads == 0)
+        return KD_OK;
+    KD_TRY(attention_check(a->head_dim));
+    CUDA_BY_TYPE(a->q.dtype, T, return by_head_size<T>(be, a));
+}

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The runtime's functions around the emulator's launches: devices, memory, streams.
+ *
+ * Memory is counted against a small device, so that running out can be tested, and
+ * filled with NaN when allocated.  A copy or fill must stay inside one allocation and
+ * name the direction that its pointers have, else the program ends with a line: a host
+ * pointer where a device's belongs does not show by itself here.  Everything is done
+ * before a call returns. */
+#include "cuda_runtime.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <new>
+
+namespace
+{
+
+constexpr size_t DEVICE_BYTES = (size_t)2 << 30, ALIGNMENT = 256;
+constexpr int DEVICES = 3, SM_MAJOR = 9, SM_MINOR = 0, PROCESSORS = 4;
+
+cudaError_t last_error;
+int current_device;
+size_t allocated;
+std::map<const char *, size_t> allocations;
+
+/* Bytes from P to the end of its allocation; 0 if P is not the device's. */
+size_t device_bytes(const void *p)
+{
+    const char *c = static_cast<const char *>(p);
+    auto next = allocations.upper_bound(c);
+
+    if (next == allocations.begin())
+        return 0;
+    --next;
+    return c < next->first + next->second ? (size_t)(next->first + next->second - c)
+                                          : 0;
+}
+
+void demand(const void *p, size_t bytes, bool on_device, const char *what)
+{
+    size_t there = device_bytes(p);
+
+    if (bytes == 0 || (on_device ? there >= bytes : there == 0))
+        return;
+    fprintf(stderr, "emulated device: the %s of %zu bytes at %p is not inside %s\n",
+            what, bytes, p, on_device ? "one allocation of the device" : "host memory");
+    abort();
+}
+
+} // namespace
+
+struct kd_host_stream {
+    int device;
+};
+
+struct kd_host_event {
+    bool recorded;
+};
+
+cudaError_t kd_host_error(cudaError_t e)
+{
+    last_error = e;
+    return e;
+}
+
+int kd_host_stream_device(cudaStream_t s)
+{
+    return s ? s->device : current_device;
+}
+
+cudaError_t cudaGetLastError(void)
+{
+    return std::exchange(last_error, cudaSuccess);
+}
+
+cudaError_t cudaPeekAtLastError(void)
+{
+    return last_error;
+}
+
+const char *cudaGetErrorName(cudaError_t e)
+{
+    switch (e) {
+    case cudaSuccess:
+        return "cudaSuccess";
+    case cudaErrorMemoryAllocation:
+        return "cudaErrorMemoryAllocation";
+    case cudaErrorInvalidConfiguration:
+        return "cudaErrorInvalidConfiguration";
+    case cudaErrorInvalidDevice:
+        return "cudaErrorInvalidDevice";
+    default:
+        return "cudaErrorInvalidValue";
+    }
+}
+
+const char *cudaGetErrorString(cudaError_t e)
+{
+    return e == cudaSuccess ? "no error" : "emulated failure";
+}
+
+cudaError_t cudaGetDeviceCount(int *n)
+{
+    *n = DEVICES;
+    return cudaSuccess;
+}
+
+cudaError_t cudaSetDevice(int device)
+{
+    if (device < 0 || device >= DEVICES)
+        return kd_host_error(cudaErrorInvalidDevice);
+    current_device = device;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDevice(int *device)
+{
+    *device = current_device;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device)
+{
+    *p = {};
+    snprintf(p->name, sizeof p->name, "emulated device %d", device);
+    p->totalGlobalMem = DEVICE_BYTES;
+    p->major = SM_MAJOR;
+    p->minor = SM_MINOR;
+    p->multiProcessorCount = PROCESSORS;
+    p->sharedMemPerBlockOptin = KD_HOST_SHARED_BYTES;
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr a, int device)
+{
+    struct cudaDeviceProp p;
+
+    cudaGetDeviceProperties(&p, device);
+    *value = a == cudaDevAttrMultiProcessorCount      ? p.multiProcessorCount
+             : a == cudaDevAttrComputeCapabilityMajor ? p.major
+             : a == cudaDevAttrComputeCapabilityMinor ? p.minor
+                                                      : (int)p.sharedMemPerBlockOptin;
+    return cudaSuccess;
+}
+
+cudaError_t cudaDriverGetVersion(int *version)
+{
+    *version = CUDART_VERSION;
+    return cudaSuccess;
+}
+
+cudaError_t cudaRuntimeGetVersion(int *version)
+{
+    *version = CUDART_VERSION;
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
+{
+    *free_bytes = DEVICE_BYTES - allocated;
+    *total_bytes = DEVICE_BYTES;
+    return cudaSuccess;
+}
+
+cudaError_t cudaMalloc(void **p, size_t bytes)
+{
+    *p = nullptr;
+    if (bytes == 0)
+        return cudaSuccess;
+    if (bytes > DEVICE_BYTES - allocated)
+        return kd_host_error(cudaErrorMemoryAllocation);
+    *p = ::operator new (bytes, std::align_val_t{ALIGNMENT}, std::nothrow);
+    if (!*p)
+        return kd_host_error(cudaErrorMemoryAllocation);
+    memset(*p, 0xff, bytes);
+    allocated += bytes;
+    allocations[static_cast<char *>(*p)] = bytes;
+    return cudaSuccess;
+}
+
+cudaError_t cudaFree(void *p)
+{
+    auto found = allocations.find(static_cast<char *>(p));
+
+    if (!p)
+        return cudaSuccess;
+    if (found == allocations.end())
+        return kd_host_error(cudaErrorInvalidValue);
+    allocated -= found->second;
+    allocations.erase(found);
+    ::operator delete (p, std::align_val_t{ALIGNMENT});
+    return cudaSuccess;
+}
+
+cudaError_t cudaMallocHost(void **p, size_t bytes)
+{
+    *p = malloc(bytes);
+    return *p ? cudaSuccess : kd_host_error(cudaErrorMemoryAllocation);
+}
+
+cudaError_t cudaFreeHost(void *p)
+{
+    free(p);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes,
+                            enum cudaMemcpyKind kind, cudaStream_t)
+{
+    demand(dst, bytes,
+           kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice,
+           "destination of a copy");
+    demand(src, bytes,
+           kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice,
+           "source of a copy");
+    if (bytes)
+        memmove(dst, src, bytes);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t)
+{
+    demand(dst, bytes, true, "fill");
+    if (bytes)
+        memset(dst, value, bytes);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned)
+{
+    *s = new kd_host_stream{current_device};
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t s)
+{
+    delete s;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t)
+{
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned)
+{
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned)
+{
+    *e = new kd_host_event{false};
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t e)
+{
+    delete e;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t)
+{
+    e->recorded = true;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t)
+{
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventQuery(cudaEvent_t)
+{
+    return cudaSuccess;
+}
