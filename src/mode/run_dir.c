@@ -3,6 +3,7 @@
  * alike. A resumed run keeps the metric lines up to the step of its checkpoint, so that
  * the file reads as if the run had never stopped. */
 #include "run_dir.h"
+#include "environment.h"
 
 #include "kdhpc/base/mem.h"
 
@@ -22,7 +23,8 @@ static int write_run_yaml(struct kd_run *run, const char *digests)
     int rc = KD_OK;
 
     KD_GO(kd_opts_dump(run->opts, &text));
-    KD_GO(kd_str_printf(&text, "%s", digests));
+    KD_GO(kd_str_printf(&text, "\n%s", digests));
+    KD_GO(kd_environment_comments(run, &text));
     KD_GO(kd_path_join(run->common->output_dir, "run.yaml", &path));
     KD_GO(kd_write_file(path, text.data, text.len));
 out:

@@ -9,7 +9,6 @@
 #include "training_session.h"
 
 #include "kdhpc/base/mem.h"
-#include "kdhpc/base/signal.h"
 #include "kdhpc/comm/watchdog.h"
 #include "kdhpc/mode/batch.h"
 #include "kdhpc/mode/generation_options.h"
@@ -388,8 +387,17 @@ static int open_corpus(struct kd_session *s)
         return KD_FAIL(KD_EINPUT, "%s: the training split has no examples", c->v[0]);
     KD_ALL(comm, read_lengths(s));
     KD_ALL(comm, count_steps(s));
-    return kd_validation_open(s->run, s->o, s->setup, "val", s->o->n_val,
-                              &s->validation);
+    KD_TRY(
+        kd_validation_open(s->run, s->o, s->setup, "val", s->o->n_val, &s->validation));
+    if (!s->o->do_predict)
+        return KD_OK;
+    if (s->o->n_test == 0)
+        return KD_FAIL(KD_EUSAGE, "--do_predict with --n_test 0 has nothing to do");
+    KD_TRY(kd_validation_open(s->run, s->o, s->setup, "test", s->o->n_test, &s->test));
+    return s->test
+               ? KD_OK
+               : KD_FAIL(KD_EINPUT, "--do_predict needs a test split, and %s has none",
+                         c->v[0]);
 }
 
 static int reduce(void *comm, double *v, int64_t n)
@@ -473,9 +481,10 @@ static int open_session(struct kd_session *s)
     if (s->o->resume)
         KD_TRY(kd_session_resume(s));
     KD_TRY(open_dir(s));
-    kd_info("%lld parameters, %lld examples, %lld updates, %d ranks",
+    KD_TRY(kd_session_drop_newer(s));
+    kd_info("%lld parameters, %lld examples, %lld updates",
             (long long)kd_params_count(kd_model_params(s->setup->student)),
-            (long long)s->n, (long long)s->total_steps, kd_comm_size(comm));
+            (long long)s->n, (long long)s->total_steps);
     return KD_OK;
 }
 
@@ -483,6 +492,7 @@ static void close_session(struct kd_session *s)
 {
     kd_run_dir_close(s->dir);
     kd_validation_close(s->validation);
+    kd_validation_close(s->test);
     kd_objective_free(s->objective);
     kd_trainer_free(s->trainer);
     kd_tape_free(s->tape);
@@ -499,20 +509,15 @@ static void close_session(struct kd_session *s)
 /* The best model on the test split. */
 static int predict(struct kd_session *s)
 {
-    struct kd_validation *test = NULL;
     struct kd_model *best = NULL;
     struct kd_json *line = NULL;
     double metric;
     int rc = KD_OK;
 
-    KD_GO(kd_validation_open(s->run, s->o, s->setup, "test", s->o->n_test, &test));
-    if (!test)
-        KD_GO(KD_FAIL(KD_EINPUT, "--do_predict: the corpus has no test split"));
     KD_GO(kd_model_load(s->run, s->model_path, &best));
-    KD_GO(kd_validation_run(test, s->run, best, "test", s->at.step, &line, &metric));
+    KD_GO(kd_validation_run(s->test, s->run, best, "test", s->at.step, &line, &metric));
     KD_GO(kd_run_dir_metrics(s->dir, line));
 out:
-    kd_validation_close(test);
     kd_model_free(best);
     return rc;
 }
@@ -538,10 +543,9 @@ int kd_train(struct kd_run *run, const struct kd_training_options *o,
                            .at = {.best = NAN, .validated_step = -1}};
     int rc = KD_OK;
 
-    kd_stop_install();
     KD_GO(open_session(&s));
     KD_GO(loop(&s));
-    if (o->do_predict)
+    if (s.test)
         KD_GO(predict(&s));
 out:
     close_session(&s);
