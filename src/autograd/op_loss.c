@@ -144,6 +144,24 @@ static int64_t chunk_rows(int64_t asked, int64_t n, int64_t vocab)
     return rows < n ? rows : n;
 }
 
+/* Room for the logits: where a backward pass follows, from the pool that it will use.
+ */
+static int logits_begin(struct head_pass *p, struct kd_tensor *z)
+{
+    int64_t vocab = p->head->w->v.shape[0];
+
+    if (!p->ctx->tape)
+        return kd_arena_tensor(p->ctx->arena, KD_F32, p->chunk, vocab, z);
+    *z = kd_tensor2(NULL, KD_F32, p->chunk, vocab);
+    return kd_pool_take(p->ctx->tape, kd_tensor_bytes(z), &z->data);
+}
+
+static void logits_end(struct head_pass *p, const struct kd_tensor *z)
+{
+    if (p->ctx->tape && z->data)
+        kd_pool_give(p->ctx->tape, z->data);
+}
+
 /* Bring the rows' losses to the host and add them up. */
 static int head_sums(struct head_pass *p, struct kd_head_loss_sums *sums, double *host)
 {
@@ -166,12 +184,12 @@ static int head_run(struct head_pass *p, struct kd_head_loss_sums *sums,
                     double *rows_out)
 {
     struct kd_arena *arena = p->ctx->arena;
-    int64_t n = p->h->v.shape[0], vocab = p->head->w->v.shape[0];
+    int64_t n = p->h->v.shape[0];
 
     KD_TRY(kd_arena_tensor(arena, KD_F64, n, 4, &p->rows));
-    KD_TRY(kd_arena_tensor(arena, KD_F32, p->chunk, vocab, &p->zs));
+    KD_TRY(logits_begin(p, &p->zs));
     if (p->teacher)
-        KD_TRY(kd_arena_tensor(arena, KD_F32, p->chunk, vocab, &p->zt));
+        KD_TRY(logits_begin(p, &p->zt));
     for (int64_t first = 0; first < n; first += p->chunk)
         KD_TRY(head_chunk(p, first, n - first < p->chunk ? n - first : p->chunk));
     return head_sums(p, sums, rows_out);
@@ -199,6 +217,8 @@ int kd_op_head_loss(struct kd_ctx *ctx, const struct kd_head *head, struct kd_va
     KD_GO(head_open_gradients(&p));
     KD_GO(head_run(&p, sums, rows_out));
 out:
+    logits_end(&p, &p.zs);
+    logits_end(&p, &p.zt);
     kd_arena_release(ctx->arena, mark);
     return rc;
 }

@@ -25,6 +25,7 @@ const char *const kd_backend_slots[] = {
     "add",
     "axpy",
     "scale",
+    "act",
     "act_back",
     "dropout",
     "cast",

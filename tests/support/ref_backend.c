@@ -193,6 +193,15 @@ static int ref_scale(struct kd_backend *be, float alpha, float *x, int64_t n)
     return KD_OK;
 }
 
+static int ref_act_values(struct kd_backend *be, enum kd_act act, const float *x,
+                          float *out, int64_t n)
+{
+    (void)be;
+    for (int64_t i = 0; i < n; i++)
+        out[i] = (float)ref_act(act, x[i]);
+    return KD_OK;
+}
+
 static int ref_act_back(struct kd_backend *be, enum kd_act act, const float *pre,
                         const float *dy, float *dx, int64_t n)
 {
@@ -415,6 +424,7 @@ static const struct kd_backend_ops ops = {
     .add = ref_add,
     .axpy = ref_axpy,
     .scale = ref_scale,
+    .act = ref_act_values,
     .act_back = ref_act_back,
     .dropout = ref_dropout,
     .cast = ref_cast,

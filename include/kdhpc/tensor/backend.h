@@ -169,10 +169,13 @@ struct kd_backend_ops {
     int (*axpy)(struct kd_backend *be, float alpha, const float *x, float *y,
                 int64_t n); /* y += alpha x */
     int (*scale)(struct kd_backend *be, float alpha, float *x, int64_t n);
+    int (*act)(struct kd_backend *be, enum kd_act act, const float *x, float *out,
+               int64_t n); /* out = act(x), the bits of gemm's; out may be x */
     int (*act_back)(struct kd_backend *be, enum kd_act act, const float *pre,
                     const float *dy, float *dx,
                     int64_t n); /* dx = dy act'(pre); dx may be dy */
-    /* out (+)= dropout(x), x [rows, cols]; its own backward */
+    /* out (+)= dropout(x), x [rows, cols]; its own backward; out may be x without acc
+     */
     int (*dropout)(struct kd_backend *be, const struct kd_dropout *d, const float *x,
                    float *out, int64_t rows, int64_t cols, bool acc);
     int (*cast)(struct kd_backend *be, struct kd_tensor src, struct kd_tensor dst);

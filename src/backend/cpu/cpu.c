@@ -191,6 +191,7 @@ static const struct kd_backend_ops cpu_ops = {
     .add = cpu_add,
     .axpy = cpu_axpy,
     .scale = cpu_scale,
+    .act = cpu_act,
     .act_back = cpu_act_back,
     .dropout = cpu_dropout,
     .cast = cpu_cast,

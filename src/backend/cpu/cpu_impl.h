@@ -76,6 +76,8 @@ int cpu_add(struct kd_backend *be, const float *x, const float *y, float *out,
             int64_t n);
 int cpu_axpy(struct kd_backend *be, float alpha, const float *x, float *y, int64_t n);
 int cpu_scale(struct kd_backend *be, float alpha, float *x, int64_t n);
+int cpu_act(struct kd_backend *be, enum kd_act act, const float *x, float *out,
+            int64_t n);
 int cpu_act_back(struct kd_backend *be, enum kd_act act, const float *pre,
                  const float *dy, float *dx, int64_t n);
 int cpu_dropout(struct kd_backend *be, const struct kd_dropout *d, const float *x,

@@ -117,6 +117,25 @@ void cpu_act_row(enum kd_act act, float *v, const float *bias, float *pre, int64
     }
 }
 
+static void act_task(void *arg, int64_t task, int thread)
+{
+    const struct flat f = flat_part(arg, task);
+
+    (void)thread;
+    if (f.out != f.x)
+        memcpy(f.out, f.x, (size_t)f.n * sizeof *f.out);
+    cpu_act_row(f.act, f.out, NULL, NULL, f.n);
+}
+
+int cpu_act(struct kd_backend *be, enum kd_act act, const float *x, float *out,
+            int64_t n)
+{
+    struct flat f = {.x = x, .out = out, .n = n, .act = act};
+
+    cpu_for(be, cpu_ceil_div(n, CPU_FLAT), act_task, &f);
+    return KD_OK;
+}
+
 #define SLOPE_LOOP(expression)                                                         \
     for (int64_t i = 0; i < f.n; i++) {                                                \
         float x = f.x[i];                                                              \
