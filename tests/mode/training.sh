@@ -35,6 +35,15 @@ digits = re.findall(r'"grad_norm":([0-9.]+)', open("sft1/metrics.jsonl").read())
 assert max(len(d) for d in digits) >= 17, digits
 P
 
+echo "a batch that one rank takes in two pieces, and two ranks in one each"
+for np in 1 2; do
+    kd_do $np $sft --train_batch_size 40 --max_steps 3 --output_dir pieces$np
+done
+check "pieces of a batch" <<'P'
+assert steps("pieces1")[0]["tokens"] > 2048
+assert_same(steps("pieces1"), steps("pieces2"), 1e-6)
+P
+
 echo "a run again from its own run.yaml, and its model in score"
 kd_do 1 --config sft1/run.yaml --output_dir again
 expect_same sft1/model/model.safetensors again/model/model.safetensors
