@@ -279,7 +279,7 @@ static void test_taps(void **state)
 static void test_taps_keep(void **state)
 {
     struct kd_tap items[] = {{"enc.0.out", NULL}, {"x.y", NULL}};
-    struct kd_var keep[2] = {{0}};
+    struct kd_var keep[2] = {0};
     struct kd_taps taps = {2, items, keep};
     struct kd_tensor want;
     struct kd_var *published;

@@ -35,7 +35,9 @@ struct kd_backend {
     void *impl;    /* owned by the backend */
 };
 
-/** C[m,n] = act(alpha op(A) op(B) + beta C + bias): op(A) is [m,k], op(B) is [k,n]. */
+/** C[m,n] = act(alpha op(A) op(B) + beta C + bias): op(A) is [m,k], op(B) is [k,n].
+ * On a CPU with AVX2 or AVX-512 a row of C has the same bits whatever rows are computed
+ * with it. */
 struct kd_gemm {
     bool trans_a, trans_b; /* A is stored [k,m]; B is stored [n,k] */
     float alpha, beta;
@@ -234,8 +236,8 @@ extern const int kd_backend_n_slots;
 int kd_backend_cpu(int n_threads, struct kd_backend **out) KD_MUST_CHECK;
 void kd_backend_free(struct kd_backend *be);
 
-/** One line about the library behind the products, e.g. "OpenBLAS 0.3.21 (openmp),
- * AVX-512".  Local. */
+/** One line about the products' kernels and the library beside them, e.g. "AVX-512
+ * kernels; OpenBLAS 0.3.21 (openmp)".  Local. */
 const char *kd_backend_cpu_library(void);
 
 #endif

@@ -3,17 +3,24 @@
  * at most DEPTH, and through its columns in strips of two vectors.
  *
  * The rows of B under a strip are packed (transposed, if B is) into a buffer that fits
- * the first-level cache, and the tiles of kernel.h go down the rows of A, which stay in
- * the second level; a transposed A is turned once per step.  A library packs A and B on
- * every call for cores that it assumes to be shared by large products; for the few rows
- * of decoding and the narrow layers of small models that costs as much as it brings.
+ * the first-level cache; then the tiles of kernel.h go down the rows of A, read where
+ * they lie, which stay in the second level.  Only a transposed A is packed, once per
+ * step.  So packing is cheap for the few rows of decoding too, where a BLAS that packs
+ * A, B and its own way through C for large products loses a tenth to a half.
  *
  * An element of C is, for every step, one chain of multiply-adds in the order of k,
  * times alpha, added to what was there; the steps depend on k alone.  So a row of C has
  * the same bits alone and among others, wherever C is cut, and cuts may follow the
- * number of threads. */
+ * number of threads.
+ *
+ * A program built for any processor of a kind, without wide vectors, leaves all but
+ * small products to OpenBLAS, which finds out at run time what the processor has.  A
+ * row of its product has other bits in a call of another height, so there cuts follow
+ * shapes. */
 #include "cpu_impl.h"
 #include "transpose.h"
+
+#include <cblas.h>
 
 enum {
     DEPTH = 256,
@@ -21,6 +28,8 @@ enum {
     BLOCK_COLS = 512,
     BLOCKS_PER_THREAD = 4,
     BLOCK_WORK = 1 << 19, /* multiplications that are worth a task */
+    BLAS_BLOCKS = 8,      /* for a handful of threads */
+    BLAS_WORK = 1 << 18,  /* multiplications that are worth a call of OpenBLAS */
     PACK_ROWS = 6         /* rows whose products take as long as packing B */
 };
 
@@ -28,6 +37,7 @@ struct product {
     struct kd_backend *be;
     const struct kd_gemm *g;
     int64_t m, n, k, depth;
+    bool blas;
     int64_t block_rows, block_cols, blocks_across;
 };
 
@@ -36,8 +46,8 @@ struct product {
 struct part {
     int64_t i, j, l, m, n, depth;
     struct kn_mat a;
-    float *strip, *edge,
-        *turned; /* scratch [depth, KN_COLS], [m, KN_COLS], [m, depth] */
+    /* scratch [depth, KN_COLS], [m, KN_COLS], [m, depth] */
+    float *strip, *edge, *turned;
 };
 
 /* Blocks of C [m, n] for the caches, smaller if there are too few for the threads. */
@@ -46,7 +56,9 @@ static void choose_blocks(struct product *p)
     int64_t down = cpu_ceil_div(p->m, BLOCK_ROWS),
             across = cpu_ceil_div(p->n, BLOCK_COLS),
             most = (p->m + PACK_ROWS) * p->n * p->k / BLOCK_WORK,
-            enough = p->be->n_threads == 1 ? 1 : BLOCKS_PER_THREAD * p->be->n_threads;
+            enough = p->blas                 ? BLAS_BLOCKS
+                     : p->be->n_threads == 1 ? 1
+                                             : BLOCKS_PER_THREAD * p->be->n_threads;
 
     while (down * across < cpu_min(enough, most)) {
         int64_t rows = p->m / down, cols = p->n / across;
@@ -157,6 +169,33 @@ static void block_step(const struct product *p, struct part *t, bool add)
     }
 }
 
+/* All of a block, for rows and columns from T on. */
+static void block_by_blas(const struct product *p, const struct part *t, float *c)
+{
+    const struct kd_gemm *g = p->g;
+    const float *a = (const float *)g->a.data + (g->trans_a ? t->i : t->i * g->a.ld);
+    const float *b = (const float *)g->b.data + (g->trans_b ? t->j * g->b.ld : t->j);
+
+    cblas_sgemm(CblasRowMajor, g->trans_a ? CblasTrans : CblasNoTrans,
+                g->trans_b ? CblasTrans : CblasNoTrans, (blasint)t->m, (blasint)t->n,
+                (blasint)p->k, g->alpha, a, (blasint)g->a.ld, b, (blasint)g->b.ld,
+                g->beta, c, (blasint)g->c.ld);
+}
+
+/* All of a block, step by step. */
+static void block_by_steps(const struct product *p, struct part *t, float *c)
+{
+    const struct kd_gemm *g = p->g;
+    int64_t steps_end = g->alpha == 0.0f ? 0 : p->k;
+
+    if (steps_end == 0 || (g->beta != 0.0f && g->beta != 1.0f))
+        scale_block(c, g->c.ld, t->m, t->n, g->beta);
+    for (t->l = 0; t->l < steps_end; t->l += p->depth) {
+        t->depth = cpu_min(p->depth, p->k - t->l);
+        block_step(p, t, t->l > 0 || g->beta != 0.0f);
+    }
+}
+
 static void product_task(void *arg, int64_t task, int thread)
 {
     const struct product *p = arg;
@@ -165,18 +204,15 @@ static void product_task(void *arg, int64_t task, int thread)
                      .j = task % p->blocks_across * p->block_cols,
                      .strip = cpu_thread_scratch(p->be, thread)};
     float *c = (float *)g->c.data + t.i * g->c.ld + t.j;
-    int64_t steps_end = g->alpha == 0.0f ? 0 : p->k;
 
     t.m = cpu_min(p->block_rows, p->m - t.i);
     t.n = cpu_min(p->block_cols, p->n - t.j);
     t.edge = t.strip + p->depth * KN_COLS;
     t.turned = t.edge + p->block_rows * KN_COLS;
-    if (steps_end == 0 || (g->beta != 0.0f && g->beta != 1.0f))
-        scale_block(c, g->c.ld, t.m, t.n, g->beta);
-    for (t.l = 0; t.l < steps_end; t.l += p->depth) {
-        t.depth = cpu_min(p->depth, p->k - t.l);
-        block_step(p, &t, t.l > 0 || g->beta != 0.0f);
-    }
+    if (p->blas)
+        block_by_blas(p, &t, c);
+    else
+        block_by_steps(p, &t, c);
     if (!g->bias && g->act == KD_ACT_NONE && !g->pre.data)
         return;
     for (int64_t r = 0; r < t.m; r++)
@@ -199,6 +235,7 @@ int cpu_gemm(struct kd_backend *be, const struct kd_gemm *g)
                        kd_dtype_name(g->c.dtype));
     if (p.m == 0 || p.n == 0)
         return KD_OK;
+    p.blas = KN_BYTES < 32 && p.m * p.n * p.k >= BLAS_WORK;
     choose_blocks(&p);
     KD_TRY(cpu_scratch(be, scratch_bytes(&p), 0));
     cpu_for(be, cpu_ceil_div(p.m, p.block_rows) * p.blocks_across, product_task, &p);
