@@ -56,6 +56,7 @@ def read_lists(files):
 
 
 def fetch(lists):
+    """Let apt-get fetch the lists; its first complaint, which counts only if the lists are not there afterwards."""
     os.makedirs(lists + "/partial", exist_ok=True)
     options = {
         "Dir::State::Lists": lists,
@@ -76,8 +77,7 @@ def fetch(lists):
     for name, value in options.items():
         command += ["-o", f"{name}={value}"]
     done = subprocess.run(command + ["update"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    if done.returncode:
-        print("debsum: apt-get:", (done.stderr.strip().splitlines() or ["failed"])[-1], file=sys.stderr)
+    return (done.stderr.strip().splitlines() or ["it fetched nothing"])[0]
 
 
 def from_apt(lists):
@@ -86,10 +86,12 @@ def from_apt(lists):
     with tempfile.TemporaryDirectory(prefix="debsum-") as own:
         where = os.path.abspath(lists) if lists else own
         try:
-            fetch(where)
-        except OSError:  # no apt-get here
-            return ""
+            complaint = fetch(where)
+        except OSError as e:  # no apt-get here
+            complaint = e
         files = translation_files(where)
+        if not files:
+            print(f"debsum: apt-get: {complaint}", file=sys.stderr)
         return read_lists(files) if files else ""
 
 

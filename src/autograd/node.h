@@ -5,13 +5,17 @@
  * takes a buffer from the tape's pool and overwrites it, later ones add; when the node
  * that made the var has run, the buffer goes back.  Parameters own their gradient (a
  * slab view that was zeroed before the step), so every contribution adds.  Gradients of
- * activations have the type of their value, those of parameters are float32. */
+ * activations have the type of their value, those of parameters are float32.
+ *
+ * When a node has run, nobody needs the value of out[0], nor its `spare`, any more:
+ * everything that reads them was recorded later.  The pool goes on with that memory, so
+ * backward needs little beyond what forward left behind. */
 #ifndef KDHPC_SRC_AUTOGRAD_NODE_H
 #define KDHPC_SRC_AUTOGRAD_NODE_H
 
 #include "kdhpc/autograd/op.h"
 
-enum { KD_NODE_INS = 4, KD_NODE_OUTS = 2 };
+enum { KD_NODE_INS = 5, KD_NODE_OUTS = 2 };
 
 /** One recorded op.  Unused places of in and out are NULL. */
 struct kd_node {
@@ -19,9 +23,10 @@ struct kd_node {
      * made in the forward pass. */
     int (*back)(struct kd_tape *t, const struct kd_node *node);
     struct kd_var *in[KD_NODE_INS];
-    struct kd_var *out[KD_NODE_OUTS];
-    void *saved;     /* closure, in the host part of the arena */
-    unsigned params; /* bit i: in[i] is a parameter; set by kd_tape_record */
+    struct kd_var *out[KD_NODE_OUTS]; /* out[0]'s value is memory of its own */
+    void *saved;                      /* closure, in the host part of the arena */
+    struct kd_tensor spare; /* arena memory that only `back` reads, or data NULL */
+    unsigned params;        /* bit i: in[i] is a parameter; set by kd_tape_record */
 };
 
 /** Whether V exists and wants a gradient.  Local. */
@@ -51,6 +56,11 @@ int kd_grad_set_begin(struct kd_tape *t, struct kd_var *v,
                       struct kd_tensor *dst) KD_MUST_CHECK;
 int kd_grad_set_end(struct kd_tape *t, struct kd_var *v,
                     struct kd_tensor dst) KD_MUST_CHECK;
+
+/** BYTES of backend memory from the pool, until given back or kd_tape_reset.  Local.
+ * KD_ENOMEM. */
+int kd_pool_take(struct kd_tape *t, size_t bytes, void **out) KD_MUST_CHECK;
+void kd_pool_give(struct kd_tape *t, const void *scratch);
 
 /** Add OUT's gradient to V's, where OUT's is not needed any more: V takes over the
  * buffer if it has none yet.  Local. */

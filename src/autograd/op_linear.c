@@ -88,5 +88,6 @@ int kd_op_linear(struct kd_ctx *ctx, struct kd_var *x, struct kd_var *w,
     return kd_tape_record(ctx->tape, &(struct kd_node){.back = linear_back,
                                                        .in = {x, w, b},
                                                        .out = {*out},
-                                                       .saved = l});
+                                                       .saved = l,
+                                                       .spare = pre});
 }

@@ -153,6 +153,24 @@ static int64_t chunk_rows(const struct kd_backend *be, int64_t asked, int64_t n,
     return rows < n ? rows : n;
 }
 
+/* Room for the logits, or their gradient, of a chunk: where a backward pass follows,
+ * from the pool that it will use. */
+static int logits_begin(struct head_pass *p, enum kd_dtype dtype, struct kd_tensor *z)
+{
+    int64_t vocab = p->head->w->v.shape[0];
+
+    if (!p->ctx->tape)
+        return kd_arena_tensor(p->ctx->arena, dtype, p->chunk, vocab, z);
+    *z = kd_tensor2(NULL, dtype, p->chunk, vocab);
+    return kd_pool_take(p->ctx->tape, kd_tensor_bytes(z), &z->data);
+}
+
+static void logits_end(struct head_pass *p, const struct kd_tensor *z)
+{
+    if (p->ctx->tape && z->data)
+        kd_pool_give(p->ctx->tape, z->data);
+}
+
 /* Bring the rows' losses to the host and add them up. */
 static int head_sums(struct head_pass *p, struct kd_head_loss_sums *sums, double *host)
 {
@@ -175,15 +193,15 @@ static int head_run(struct head_pass *p, struct kd_head_loss_sums *sums,
                     double *rows_out)
 {
     struct kd_arena *arena = p->ctx->arena;
-    int64_t n = p->h->v.shape[0], vocab = p->head->w->v.shape[0];
+    int64_t n = p->h->v.shape[0];
 
     KD_TRY(kd_arena_tensor(arena, KD_F64, n, 4, &p->rows));
-    KD_TRY(kd_arena_tensor(arena, KD_F32, p->chunk, vocab, &p->zs));
+    KD_TRY(logits_begin(p, KD_F32, &p->zs));
     p->dz = p->zs;
     if (p->ctx->dtype != KD_F32 && (p->to_h || p->to_w))
-        KD_TRY(kd_arena_tensor(arena, p->ctx->dtype, p->chunk, vocab, &p->dz));
+        KD_TRY(logits_begin(p, p->ctx->dtype, &p->dz));
     if (p->teacher)
-        KD_TRY(kd_arena_tensor(arena, KD_F32, p->chunk, vocab, &p->zt));
+        KD_TRY(logits_begin(p, KD_F32, &p->zt));
     for (int64_t first = 0; first < n; first += p->chunk)
         KD_TRY(head_chunk(p, first, n - first < p->chunk ? n - first : p->chunk));
     return head_sums(p, sums, rows_out);
@@ -211,6 +229,10 @@ int kd_op_head_loss(struct kd_ctx *ctx, const struct kd_head *head, struct kd_va
     KD_GO(head_open_gradients(&p));
     KD_GO(head_run(&p, sums, rows_out));
 out:
+    if (p.dz.data != p.zs.data)
+        logits_end(&p, &p.dz);
+    logits_end(&p, &p.zs);
+    logits_end(&p, &p.zt);
     kd_arena_release(ctx->arena, mark);
     return rc;
 }

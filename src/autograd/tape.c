@@ -6,10 +6,15 @@
  * exactly once: when the last recorded node that reads it has had its turn.
  *
  * The pool hands out the smallest free buffer that fits.  When only smaller ones are
- * free, the largest of them is replaced by one that fits; so the number of buffers is
- * the largest number ever in use at once, and after the largest batch was seen nothing
- * is allocated any more.  Buffers that a failed or unused pass left in vars come back
- * at kd_tape_reset. */
+ * free, the largest of them is replaced by one that fits, if it has at least half the
+ * size: streams do not turn into inner gradients, which are several times as wide, and
+ * leave the next step without a stream.  So there are as many buffers of a size as were
+ * ever in use at once, and after the largest batch was seen nothing is allocated any
+ * more.  Buffers that a failed or unused pass left in vars come back at kd_tape_reset.
+ *
+ * During backward the pool also borrows arena memory that the nodes behind it have left
+ * (node.h).  Such buffers are never replaced, and are forgotten when backward ends: the
+ * arena's owner may then reset it. */
 #include "node.h"
 
 #include "kdhpc/base/mem.h"
@@ -24,6 +29,7 @@ struct buffer {
     void *data;
     size_t cap;
     bool used;
+    bool lent; /* by the arena */
 };
 
 struct kd_tape {
@@ -47,7 +53,7 @@ void kd_tape_free(struct kd_tape *t)
     if (!t)
         return;
     for (int64_t i = 0; i < t->n_pool; i++) {
-        if (t->pool[i].data)
+        if (t->pool[i].data && !t->pool[i].lent)
             t->be->ops->free(t->be, t->pool[i].data);
     }
     free(t->pool);
@@ -80,7 +86,8 @@ static size_t size_class(size_t bytes)
     return (bytes + step - 1) / step * step;
 }
 
-/* The smallest free buffer of at least BYTES, or else the largest free one, or NULL. */
+/* The smallest free buffer of at least BYTES, or else the largest free one of our own
+ * that has at least half of that, or NULL. */
 static struct buffer *pool_find(struct kd_tape *t, size_t bytes)
 {
     struct buffer *best = NULL;
@@ -88,7 +95,7 @@ static struct buffer *pool_find(struct kd_tape *t, size_t bytes)
     for (int64_t i = 0; i < t->n_pool; i++) {
         struct buffer *b = &t->pool[i];
 
-        if (b->used)
+        if (b->used || (b->cap < bytes && (b->lent || b->cap < bytes / 2)))
             continue;
         if (!best || (best->cap < bytes ? b->cap > best->cap
                                         : b->cap >= bytes && b->cap < best->cap))
@@ -104,13 +111,13 @@ static int pool_take(struct kd_tape *t, size_t bytes, void **out)
     if (!b) {
         KD_TRY(kd_grow(&t->pool, &t->cap_pool, t->n_pool + 1, sizeof(*t->pool)));
         b = &t->pool[t->n_pool++];
-        *b = (struct buffer){NULL, 0, false};
+        *b = (struct buffer){NULL, 0, false, false};
     }
     if (!b->data || b->cap < bytes) {
         if (b->data)
             t->be->ops->free(t->be, b->data);
         t->bytes -= b->cap;
-        *b = (struct buffer){NULL, 0, false};
+        *b = (struct buffer){NULL, 0, false, false};
         KD_TRY(t->be->ops->alloc(t->be, size_class(bytes), &b->data));
         b->cap = size_class(bytes);
         t->bytes += b->cap;
@@ -128,6 +135,40 @@ static void pool_put(struct kd_tape *t, const void *data)
         if (t->pool[i].data == data)
             t->pool[i].used = false;
     }
+}
+
+/* Let the pool use the memory of ARENA_TENSOR, which nobody reads any more. */
+static int pool_lend(struct kd_tape *t, const struct kd_tensor *arena_tensor)
+{
+    size_t bytes = kd_tensor_bytes(arena_tensor);
+
+    if (!arena_tensor->data || bytes == 0)
+        return KD_OK;
+    KD_TRY(kd_grow(&t->pool, &t->cap_pool, t->n_pool + 1, sizeof(*t->pool)));
+    t->pool[t->n_pool++] = (struct buffer){arena_tensor->data, bytes, false, true};
+    return KD_OK;
+}
+
+/* Forget lent buffers that are not in use. */
+static void pool_forget_lent(struct kd_tape *t)
+{
+    int64_t kept = 0;
+
+    for (int64_t i = 0; i < t->n_pool; i++) {
+        if (t->pool[i].used || !t->pool[i].lent)
+            t->pool[kept++] = t->pool[i];
+    }
+    t->n_pool = kept;
+}
+
+int kd_pool_take(struct kd_tape *t, size_t bytes, void **out)
+{
+    return pool_take(t, bytes, out);
+}
+
+void kd_pool_give(struct kd_tape *t, const void *scratch)
+{
+    pool_put(t, scratch);
 }
 
 /* ---- gradients ---- */
@@ -239,14 +280,22 @@ static void release_outputs(struct kd_tape *t, const struct kd_node *node)
     }
 }
 
-int kd_tape_backward(struct kd_tape *t, kd_param_ready_fn ready, void *arg)
+/* NODE has had its turn: what only it needed goes to the pool. */
+static int node_leave(struct kd_tape *t, const struct kd_node *node)
+{
+    release_outputs(t, node);
+    KD_TRY(pool_lend(t, &node->spare));
+    return node->out[0] ? pool_lend(t, &node->out[0]->v) : KD_OK;
+}
+
+static int run_nodes(struct kd_tape *t, kd_param_ready_fn ready, void *arg)
 {
     while (t->n > 0) {
         const struct kd_node *node = &t->nodes[t->n - 1];
 
         if (node->back && node_live(node))
             KD_TRY(node->back(t, node));
-        release_outputs(t, node);
+        KD_TRY(node_leave(t, node));
         for (int i = 0; i < KD_NODE_INS; i++) {
             struct kd_var *v = node->in[i];
 
@@ -256,6 +305,14 @@ int kd_tape_backward(struct kd_tape *t, kd_param_ready_fn ready, void *arg)
         t->n--; /* last: a failure above leaves the node to kd_tape_reset */
     }
     return KD_OK;
+}
+
+int kd_tape_backward(struct kd_tape *t, kd_param_ready_fn ready, void *arg)
+{
+    int rc = run_nodes(t, ready, arg);
+
+    pool_forget_lent(t);
+    return rc;
 }
 
 void kd_tape_reset(struct kd_tape *t)
@@ -270,6 +327,7 @@ void kd_tape_reset(struct kd_tape *t)
     t->n = 0;
     for (int64_t i = 0; i < t->n_pool; i++)
         t->pool[i].used = false;
+    pool_forget_lent(t);
 }
 
 /* ---- vars ---- */
@@ -328,6 +386,20 @@ struct kd_var *kd_taps_find(const struct kd_taps *taps, const char *name)
             return taps->items[i].var;
     }
     return NULL;
+}
+
+int kd_taps_keep(struct kd_backend *be, struct kd_taps *taps)
+{
+    for (int i = 0; taps && taps->keep && i < taps->n; i++) {
+        struct kd_var **var = &taps->items[i].var, *keep = &taps->keep[i];
+
+        if (!*var || *var == keep)
+            continue;
+        KD_TRY(be->ops->copy(be, keep->v.data, (*var)->v.data,
+                             kd_tensor_bytes(&(*var)->v)));
+        *var = keep;
+    }
+    return KD_OK;
 }
 
 void kd_tap(struct kd_ctx *ctx, const char *stack, int layer, const char *what,

@@ -2,7 +2,7 @@
 /* Running the objective: teacher first and without a tape, then the student.
  *
  * What the student needs of the teacher (its last hidden state and the matched layers)
- * is copied to tensors allocated before the teacher ran, and the rest of the teacher's
+ * is copied to tensors allocated before the teacher runs, and the rest of the teacher's
  * activations is given back to the arena, so a teacher costs a few matrices.  The
  * teacher's logits never exist as a whole: its head runs beside the student's, a chunk
  * of rows at a time (autograd/op.h, kd_op_head_loss). */
@@ -136,17 +136,16 @@ static int reserve(struct kd_ctx *ctx, int64_t rows, int64_t d, struct kd_var *o
 
 static int keep(struct kd_ctx *ctx, const struct kd_var *from, struct kd_var *to)
 {
-    if (!from)
-        return KD_FAIL(KD_EINTERNAL,
-                       "a hidden state that was asked for was not published");
     return ctx->be->ops->copy(ctx->be, to->v.data, from->v.data,
                               kd_tensor_bytes(&from->v));
 }
 
-static int keep_relation(struct kd_ctx *ctx, struct relation *r)
+static int check_published(const struct kd_tap *taps, int n, const char *who)
 {
-    for (int k = 0; k < r->n; k++)
-        KD_TRY(keep(ctx, r->teacher[k].var, &r->kept[k]));
+    for (int k = 0; k < n; k++)
+        if (!taps[k].var)
+            return KD_FAIL(KD_EINTERNAL, "the %s did not publish %s", who,
+                           taps[k].name);
     return KD_OK;
 }
 
@@ -169,7 +168,8 @@ static int run_teacher(struct kd_objective *obj, const struct kd_ctx *ctx,
 {
     struct relation *enc = &obj->rel[ENC], *dec = &obj->rel[DEC];
     int64_t d = kd_model_arch(obj->teacher)->d_model;
-    struct kd_taps enc_taps = {enc->n, enc->teacher}, dec_taps = {dec->n, dec->teacher};
+    struct kd_taps enc_taps = {enc->n, enc->teacher, enc->kept},
+                   dec_taps = {dec->n, dec->teacher, dec->kept};
     struct kd_ctx plain = *ctx, c;
     struct kd_var *own = NULL, *h = NULL;
     struct kd_arena_mark mark;
@@ -185,11 +185,11 @@ static int run_teacher(struct kd_objective *obj, const struct kd_ctx *ctx,
     if (!enc_in || enc->n > 0) {
         c = listening(&plain, &enc_taps);
         KD_TRY(kd_model_encode(&c, obj->teacher, b, &own));
-        KD_TRY(keep_relation(&plain, enc));
+        KD_TRY(check_published(enc->teacher, enc->n, "teacher"));
     }
     c = listening(&plain, &dec_taps);
     KD_TRY(kd_model_decode(&c, obj->teacher, b, enc_in ? enc_in : own, &h));
-    KD_TRY(keep_relation(&plain, dec));
+    KD_TRY(check_published(dec->teacher, dec->n, "teacher"));
     KD_TRY(keep(&plain, h, h_t));
     kd_arena_release(ctx->arena, mark);
     return KD_OK;
@@ -252,15 +252,6 @@ static int head_terms(struct kd_objective *obj, struct kd_ctx *ctx,
 
 /* ---- hidden states ---- */
 
-static int check_published(const struct relation *r)
-{
-    for (int k = 0; k < r->n; k++)
-        if (!r->student[k].var)
-            return KD_FAIL(KD_EINTERNAL, "the student did not publish %s",
-                           r->student[k].name);
-    return KD_OK;
-}
-
 static int hidden_term(struct kd_objective *obj, struct kd_ctx *ctx, int row,
                        const float *mask, double n_rows, double *terms)
 {
@@ -268,7 +259,7 @@ static int hidden_term(struct kd_objective *obj, struct kd_ctx *ctx, int row,
     enum kd_term term = hidden_terms[row].term;
     double scale = 1.0 / (n_rows * (double)kd_model_arch(obj->student)->d_model);
 
-    KD_TRY(check_published(r));
+    KD_TRY(check_published(r->student, r->n, "student"));
     for (int k = 0; k < r->n; k++) {
         float w = (float)(obj->o.weight[term] * scale);
         double sum = 0;
@@ -286,7 +277,7 @@ static int hidden_term(struct kd_objective *obj, struct kd_ctx *ctx, int row,
 
 static int local_sums(struct kd_ctx *ctx, struct relation *r)
 {
-    KD_TRY(check_published(r));
+    KD_TRY(check_published(r->student, r->n, "student"));
     for (int k = 0; k < r->n; k++)
         KD_TRY(kd_op_block_sums(ctx, r->student[k].var, &r->kept[k], &r->local[k]));
     return KD_OK;
@@ -327,7 +318,8 @@ static int run_forward(struct kd_objective *obj, struct kd_ctx *ctx,
                        const struct kd_batch *b, struct forward *f)
 {
     struct relation *enc = &obj->rel[ENC], *dec = &obj->rel[DEC];
-    struct kd_taps enc_taps = {enc->n, enc->student}, dec_taps = {dec->n, dec->student};
+    struct kd_taps enc_taps = {enc->n, enc->student, NULL},
+                   dec_taps = {dec->n, dec->student, NULL};
     bool teacher_over_student = obj->o.share_encoder || obj->o.compat;
     struct kd_var *enc_out = NULL;
     struct kd_ctx c;

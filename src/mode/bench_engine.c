@@ -465,7 +465,7 @@ static int time_generation(struct kd_run *run, const struct bench_config *c,
     KD_TRY(kd_barrier(run->comm));
     start = kd_now_s();
     KD_TRY(kd_generate_dealt(run, m, g, source_of, s, s->ids, n, c->batch_size, NULL,
-                             &set));
+                             NULL, &set));
     *seconds = kd_now_s() - start;
     kd_generated_set_free(&set);
     return kd_allreduce_f64(run->comm, seconds, 1, KD_MAX);

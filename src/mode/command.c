@@ -8,11 +8,11 @@
  * one block of memory by those that every mode has. */
 #include "command.h"
 #include "device.h"
+#include "environment.h"
 
 #include "kdhpc/base/deck.h"
 #include "kdhpc/base/mem.h"
 #include "kdhpc/base/version.h"
-#include "kdhpc/store/h5.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -326,26 +326,13 @@ out:
     return rc;
 }
 
-static int versions(struct kd_str *out)
-{
-    return kd_str_printf(out,
-                         "kdhpc " KDHPC_VERSION "\n"
-                         "MPI:  %s\n"
-                         "HDF5: %s\n"
-                         "BLAS: %s\n"
-                         "CUDA: %s\n"
-                         "NCCL: not built\n",
-                         kd_comm_library(), kd_h5_library(), kd_backend_cpu_library(),
-                         kd_backend_cuda_library());
-}
-
 int kd_command_print(const struct command *c)
 {
     struct kd_str text = {0};
     int rc = KD_OK;
 
     if (c->version)
-        KD_GO(versions(&text));
+        KD_GO(kd_environment_versions(&text));
     else if (c->help && c->mode)
         KD_GO(mode_help(c->mode, &text));
     else if (c->help)

@@ -20,6 +20,7 @@ struct deal {
     kd_source_fn source;
     const void *arg;
     const int64_t *ids;
+    bool (*stop)(void); /* NULL: runs to its end */
     struct kd_epoch_plan plan;
     int *owner; /* [plan.n_batches] */
     struct kd_arena *arena;
@@ -148,7 +149,10 @@ static int run_mine(struct deal *d, const char *label, int64_t n,
     for (int64_t b = 0; b < d->plan.n_batches && !rc; b++) {
         if (d->owner[b] != rank)
             continue;
-        rc = run_batch(d, b, set);
+        if (d->stop && d->stop())
+            rc = KD_FAIL(KD_ESTOPPED, "stopped on a signal");
+        else
+            rc = run_batch(d, b, set);
         kd_heartbeat();
         if (show && !rc) {
             /* this rank's share stands for all */
@@ -176,10 +180,15 @@ int kd_generate_dealt(struct kd_run *run, struct kd_model *m,
                       const struct kd_generation *g, kd_source_fn source,
                       const void *arg, const int64_t *ids, int64_t n,
                       int64_t batch_size, const char *progress_label,
-                      struct kd_generated_set *out)
+                      bool (*stop)(void), struct kd_generated_set *out)
 {
-    struct deal d = {
-        .run = run, .model = m, .g = g, .source = source, .arg = arg, .ids = ids};
+    struct deal d = {.run = run,
+                     .model = m,
+                     .g = g,
+                     .source = source,
+                     .arg = arg,
+                     .ids = ids,
+                     .stop = stop};
     int rc;
 
     memset(out, 0, sizeof *out);

@@ -4,10 +4,10 @@
  *
  * --baseline lead scores the first words of each source in place of a model, which is
  * what every summariser is to be compared with. */
+#include "generator.h"
 #include "results.h"
 
 #include "kdhpc/base/mem.h"
-#include "kdhpc/mode/generation_options.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -145,64 +145,43 @@ static int example_ids(const struct kd_eval_corpus *c, int64_t **ids)
     return KD_OK;
 }
 
-static int generate(struct kd_run *run, const struct eval_config *o, struct kd_model *m,
-                    const struct kd_eval_corpus *c, struct outputs *out)
+static int generate(struct kd_run *run, const struct eval_config *o,
+                    const struct kd_generator *g, const struct kd_eval_corpus *c,
+                    struct outputs *out)
 {
-    struct kd_generated_set own = {0};
-    struct kd_generation g = {0};
     int64_t *ids = NULL;
-    double start;
+    double start = kd_now_s();
     int rc = KD_OK;
 
-    KD_ALL_GO(run->comm, kd_generation_resolve(&o->generation, o->model, m,
-                                               (uint64_t)run->common->seed, &g));
-    if (g.num_return_sequences != 1) {
-        kd_warn("the model's generation config asks for %lld sequences a source; eval "
-                "takes the best one",
-                (long long)g.num_return_sequences);
-        g.num_return_sequences = 1;
-    }
     KD_ALL_GO(run->comm, example_ids(c, &ids));
-    start = kd_now_s();
-    KD_GO(kd_generate_dealt(run, m, &g, source_of, c->corpus, ids, c->n,
-                            o->eval_batch_size, "eval", &own));
-    KD_GO(kd_generated_gather(run, &own, c->n, 1, &out->ids));
+    KD_GO(
+        kd_generator_stopped(kd_generator_run(run, g, source_of, c->corpus, ids, c->n,
+                                              o->eval_batch_size, "eval", &out->ids)));
     out->seconds = kd_now_s() - start;
     KD_GO(kd_allreduce_f64(run->comm, &out->seconds, 1, KD_MAX));
+    KD_ALL_GO(run->comm, kd_decode_lines(g->tokenizer, &out->ids, &out->lines));
 out:
     free(ids);
-    kd_generated_set_free(&own);
-    kd_generation_free(&g);
     return rc;
-}
-
-static int check_tokenizer(const struct kd_tokenizer *t, const struct kd_eval_corpus *c)
-{
-    const char *digest = kd_corpus_tokenizer_digest(c->corpus);
-
-    if (digest && *digest && strcmp(digest, kd_tokenizer_digest(t)) != 0)
-        kd_warn("the corpus was made with another tokenizer (digest %s, here %s): "
-                "outputs may be wrong",
-                digest, kd_tokenizer_digest(t));
-    return KD_OK;
 }
 
 static int model_outputs(struct kd_run *run, const struct eval_config *o,
                          const struct kd_eval_corpus *c, struct outputs *out)
 {
-    struct kd_tokenizer *t = NULL;
-    struct kd_model *m = NULL;
+    struct kd_generator g = {0};
     int rc = KD_OK;
 
-    KD_ALL_GO(run->comm, kd_tokenizer_load(o->tokenizer ? o->tokenizer : o->model, &t));
-    KD_ALL_GO(run->comm, check_tokenizer(t, c));
-    KD_GO(kd_model_load(run, o->model, &m));
-    KD_ALL_GO(run->comm, kd_model_fits_corpus(m, c->corpus, o->corpus.v[0]));
-    KD_GO(generate(run, o, m, c, out));
-    KD_ALL_GO(run->comm, kd_decode_lines(t, &out->ids, &out->lines));
+    KD_GO(kd_generator_open(run, o->model, o->tokenizer, &o->generation, &g));
+    KD_ALL_GO(run->comm, kd_generator_fits(&g, c->corpus, o->corpus.v[0]));
+    if (g.g.num_return_sequences != 1) {
+        kd_warn("the model's generation config asks for %lld sequences a source; eval "
+                "takes the best one",
+                (long long)g.g.num_return_sequences);
+        g.g.num_return_sequences = 1;
+    }
+    KD_GO(generate(run, o, &g, c, out));
 out:
-    kd_tokenizer_free(t);
-    kd_model_free(m);
+    kd_generator_close(&g);
     return rc;
 }
 
@@ -353,6 +332,7 @@ const struct kd_mode kd_mode_eval = {
     .config_bytes = sizeof(struct eval_config),
     .outputs = outputs,
     .needs_output_dir = true,
+    .stops = true,
     .check = check_eval,
     .computes = true,
     .run = run_eval,

@@ -2,14 +2,16 @@
 /* Outputs of a model for lines of text, from a file or from standard input, which rank
  * 0 reads for all.  One line out for every line in (num_return_sequences lines if more
  * are asked for), in order; an empty line is a source like any other. */
+#include "generator.h"
+
 #include "kdhpc/base/mem.h"
-#include "kdhpc/mode/generation_options.h"
 
 #include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct generate_config {
     const char *model, *tokenizer, *input, *output, *prefix;
@@ -62,9 +64,7 @@ static const struct kd_opt_row rows[] = {
 struct job {
     struct kd_run *run;
     const struct generate_config *c;
-    struct kd_model *model;
-    struct kd_tokenizer *tokenizer;
-    struct kd_generation g;
+    struct kd_generator generator;
     struct kd_str text; /* the whole input */
     int64_t n;
     int64_t *line;    /* [n + 1] offsets of lines in text, newline included */
@@ -159,8 +159,8 @@ static int line_text(const struct job *j, int64_t i, struct kd_str *out)
 
 static int encode_lines(struct job *j)
 {
-    int64_t positions = kd_model_arch(j->model)->max_positions, cap = 0, n_cut = 0,
-            max_length = positions;
+    int64_t positions = kd_model_arch(j->generator.model)->max_positions, cap = 0,
+            n_cut = 0, max_length = positions;
     struct kd_token_ids ids = {0};
     struct kd_str text = {0};
     int rc = KD_OK;
@@ -178,8 +178,9 @@ static int encode_lines(struct job *j)
         bool cut = false;
 
         KD_GO(line_text(j, i, &text));
-        KD_GO(kd_tokenizer_encode(j->tokenizer, KD_SOURCE, text.data ? text.data : "",
-                                  text.len, max_length, &ids, &cut));
+        KD_GO(kd_tokenizer_encode(j->generator.tokenizer, KD_SOURCE,
+                                  text.data ? text.data : "", text.len, max_length,
+                                  &ids, &cut));
         KD_GO(kd_grow(&j->ids, &cap, at + ids.n, sizeof *j->ids));
         if (ids.n > 0)
             memcpy(j->ids + at, ids.v, (size_t)ids.n * sizeof *ids.v);
@@ -214,14 +215,33 @@ static int find_output(struct job *j)
     return strcmp(output, "-") == 0 ? KD_OK : kd_strdup(output, &j->path);
 }
 
+/* The directory of PATH must be there, and take a file. */
+static int check_parent(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char *dir = NULL;
+    int rc = KD_OK;
+
+    if (slash)
+        KD_TRY(kd_strndup(path, slash > path ? slash - path : 1, &dir));
+    if (access(dir ? dir : ".", W_OK | X_OK))
+        rc = KD_FAIL(KD_EOUTPUT, "cannot write %s: %s", path, strerror(errno));
+    free(dir);
+    return rc;
+}
+
 /* Rank 0, before anything is computed. */
 static int check_output(void *arg)
 {
     struct job *j = arg;
 
-    if (j->path && !j->run->common->overwrite && kd_path_exists(j->path))
+    if (!j->path)
+        return KD_OK;
+    if (kd_path_is_dir(j->path))
+        return KD_FAIL(KD_EOUTPUT, "%s is a directory", j->path);
+    if (!j->run->common->overwrite && kd_path_exists(j->path))
         return KD_FAIL(KD_EOUTPUT, "%s exists; use --overwrite to replace it", j->path);
-    return KD_OK;
+    return check_parent(j->path);
 }
 
 struct output_work {
@@ -237,7 +257,7 @@ static int write_output(void *arg)
     char **lines = NULL;
     int rc = KD_OK;
 
-    KD_GO(kd_decode_lines(w->j->tokenizer, w->rows, &lines));
+    KD_GO(kd_decode_lines(w->j->generator.tokenizer, w->rows, &lines));
     for (int64_t i = 0; i < w->rows->n; i++) {
         KD_GO(kd_str_append(&text, lines[i], (int64_t)strlen(lines[i])));
         KD_GO(kd_str_append(&text, "\n", 1));
@@ -256,22 +276,15 @@ out:
     return rc;
 }
 
-static int job_local(struct job *j)
+static int encode_input(struct job *j)
 {
-    const char *dir = j->c->tokenizer ? j->c->tokenizer : j->c->model;
-
-    KD_TRY(kd_tokenizer_load(dir, &j->tokenizer));
-    KD_TRY(kd_generation_resolve(&j->c->generation, j->c->model, j->model,
-                                 (uint64_t)j->run->common->seed, &j->g));
     KD_TRY(find_lines(j));
     return encode_lines(j);
 }
 
 static void job_free(struct job *j)
 {
-    kd_generation_free(&j->g);
-    kd_tokenizer_free(j->tokenizer);
-    kd_model_free(j->model);
+    kd_generator_close(&j->generator);
     kd_str_free(&j->text);
     free(j->line);
     free(j->offsets);
@@ -283,7 +296,6 @@ static void job_free(struct job *j)
 static int run_generate(struct kd_run *run, void *config)
 {
     struct job j = {.run = run, .c = config};
-    struct kd_generated_set set = {0};
     struct kd_generated all = {0};
     double start_s;
     int rc = KD_OK;
@@ -291,19 +303,19 @@ static int run_generate(struct kd_run *run, void *config)
     KD_ALL_GO(run->comm, find_output(&j));
     KD_GO(kd_root_do(run->comm, check_output, &j));
     KD_GO(share_input(&j));
-    KD_GO(kd_model_load(run, j.c->model, &j.model));
-    KD_ALL_GO(run->comm, job_local(&j));
+    KD_GO(kd_generator_open(run, j.c->model, j.c->tokenizer, &j.c->generation,
+                            &j.generator));
+    KD_ALL_GO(run->comm, encode_input(&j));
     start_s = kd_now_s();
-    KD_GO(kd_generate_dealt(run, j.model, &j.g, source_of, &j, j.number, j.n,
-                            j.c->eval_batch_size, "generate", &set));
-    KD_GO(kd_generated_gather(run, &set, j.n, j.g.num_return_sequences, &all));
+    KD_GO(kd_generator_stopped(kd_generator_run(run, &j.generator, source_of, &j,
+                                                j.number, j.n, j.c->eval_batch_size,
+                                                "generate", &all)));
     kd_info("%lld outputs, %.1f outputs/s", (long long)all.n,
             (double)all.n / (kd_now_s() - start_s + 1e-9));
     KD_GO(kd_root_do(run->comm, write_output,
                      &(struct output_work){.j = &j, .rows = &all}));
 out:
     kd_generated_free(&all);
-    kd_generated_set_free(&set);
     job_free(&j);
     return rc;
 }
@@ -329,6 +341,7 @@ const struct kd_mode kd_mode_generate = {
     .groups = groups,
     .n_groups = sizeof groups / sizeof *groups,
     .config_bytes = sizeof(struct generate_config),
+    .stops = true,
     .check = check,
     .computes = true,
     .run = run_generate,

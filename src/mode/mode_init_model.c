@@ -3,8 +3,8 @@
  *
  * What the configuration leaves out about the vocabulary comes from the tokenizer; what
  * it says must agree with the tokenizer, because a model whose ids mean something else
- * trains without complaint and is worth nothing.  The weights depend on the seed
- * alone. */
+ * trains without complaint and is worth nothing.  Generation settings in it go to
+ * generation_config.json.  The weights depend on the seed alone. */
 #include "kdhpc/mode/model_io.h"
 
 #include <stddef.h>
@@ -97,12 +97,12 @@ static int reconcile_id(struct kd_json *config, const char *key, int32_t id)
 
 static int reconcile(struct kd_json *config, const struct kd_tokenizer *t)
 {
-    int32_t eos = kd_tokenizer_eos(t);
+    int32_t eos = kd_tokenizer_special(t)->eos;
 
     KD_TRY(reconcile_vocab(config, kd_tokenizer_size(t)));
-    KD_TRY(reconcile_id(config, "bos_token_id", kd_tokenizer_bos(t)));
+    KD_TRY(reconcile_id(config, "bos_token_id", kd_tokenizer_special(t)->bos));
     KD_TRY(reconcile_id(config, "eos_token_id", eos));
-    KD_TRY(reconcile_id(config, "pad_token_id", kd_tokenizer_pad(t)));
+    KD_TRY(reconcile_id(config, "pad_token_id", kd_tokenizer_special(t)->pad));
     if (eos < 0)
         return KD_OK;
     /* The BART convention: decoders start with eos, and truncated outputs end with it.
@@ -124,13 +124,15 @@ static int check_vocab_given(const struct kd_json *config)
 /* ---- the mode ---- */
 
 static int make_local(struct kd_run *run, const struct init_config *c,
-                      struct kd_model **out)
+                      struct kd_json **generation, struct kd_model **out)
 {
     struct kd_json *config = NULL;
     struct kd_tokenizer *t = NULL;
     int rc;
 
     KD_GO(read_config(c->from, &config));
+    if (kd_path_is_dir(c->from))
+        KD_GO(kd_generation_json(c->from, generation));
     if (c->tokenizer) {
         KD_GO(kd_tokenizer_load(c->tokenizer, &t));
         KD_GO(reconcile(config, t));
@@ -150,16 +152,19 @@ out:
 static int run_init(struct kd_run *run, void *config)
 {
     const struct init_config *c = config;
+    struct kd_json *generation = NULL;
     struct kd_model *m = NULL;
     int rc;
 
-    KD_ALL_GO(run->comm, make_local(run, c, &m));
-    KD_GO(kd_model_save(run, m, run->common->output_dir, KD_F32, c->tokenizer, NULL));
+    KD_ALL_GO(run->comm, make_local(run, c, &generation, &m));
+    KD_GO(kd_model_save(run, m, run->common->output_dir, KD_F32, c->tokenizer,
+                        generation));
     kd_info("%s: a %s model of %lld parameters, vocabulary %lld",
             run->common->output_dir, kd_model_arch(m)->model_type,
             (long long)kd_params_count(kd_model_params(m)),
             (long long)kd_model_arch(m)->vocab_size);
 out:
+    kd_json_free(generation);
     kd_model_free(m);
     return rc;
 }

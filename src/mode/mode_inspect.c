@@ -4,8 +4,11 @@
  *
  * Everything found goes into one JSON report, which is printed as it is (--json) or as
  * indented lines.  A part that is damaged does not end the inspection: it is marked,
- * the rest of a run directory is still looked at, and the exit code says 3.  All ranks
- * look at the same files and take the same way; rank 0 prints. */
+ * the rest of a run directory is still looked at, and the exit code says 3.
+ *
+ * Rank 0 looks, keeps the report and prints; it tells the others only what there is to
+ * open together (splits, a checkpoint) and which parts come next, so that ranks whose
+ * views of a shared file system differ still take the same way. */
 #include "kdhpc/base/json.h"
 #include "kdhpc/base/mem.h"
 #include "kdhpc/mode/mode.h"
@@ -47,8 +50,26 @@ static const struct kd_opt_group groups[] = {
     {"Inspection", rows, sizeof rows / sizeof *rows, 0},
 };
 
-static int inspect_path(struct kd_comm *comm, const char *path, bool verify, int depth,
-                        struct kd_json **out);
+/* What is to be done with a path after rank 0's look at it. */
+enum next { NOTHING, OPEN_SPLITS, OPEN_CHECKPOINT, LOOK_AT_PARTS };
+
+/* A path under inspection. */
+struct visit {
+    struct kd_comm *comm;
+    const char *path;
+    bool verify;
+    int depth;
+    struct kd_json *report; /* on rank 0, else NULL */
+    enum next next;
+    struct kd_str names; /* of splits or parts, each with its NUL */
+};
+
+static int inspect_path(struct visit *v, bool *valid);
+
+static int add_name(struct visit *v, const char *name)
+{
+    return kd_str_append(&v->names, name, (int64_t)strlen(name) + 1);
+}
 
 static bool ends_with(const char *text, const char *tail)
 {
@@ -119,39 +140,79 @@ out:
     return rc;
 }
 
-/* Open every split, which validates it. */
-static int look_corpus(struct kd_comm *comm, const char *path,
-                       const struct kd_store_listing *l, struct kd_json *r)
+/* Rank 0: list a file of the store, and find what all ranks open. */
+static int look_h5(struct visit *v)
 {
-    struct kd_json *list = kd_json_array();
-    char *paths[1] = {(char *)(uintptr_t)path};
+    struct kd_store_listing l = {0};
     int rc = KD_OK;
 
-    for (int64_t i = 0; i < l->n && !rc; i++) {
-        char split[KD_STORE_NAME_MAX];
-        struct kd_corpus *c = NULL;
-        const char *slash = strchr(l->items[i].name, '/');
+    KD_TRY(kd_store_list(v->path, v->verify, &l));
+    KD_GO(add_listing(&l, v->report));
+    if (v->verify)
+        KD_GO(kd_json_set_bool(v->report, "digests_match", true));
+    if (strcmp(l.schema, "kdhpc.checkpoint") == 0)
+        v->next = OPEN_CHECKPOINT;
+    if (strcmp(l.schema, "kdhpc.corpus") != 0 && strcmp(l.schema, "kdhpc.labels") != 0)
+        goto out;
+    v->next = OPEN_SPLITS;
+    for (int64_t i = 0; i < l.n; i++) {
+        char *slash = strchr(l.items[i].name, '/');
 
         if (!slash || strcmp(slash, "/id") != 0)
             continue;
-        memcpy(split, l->items[i].name, (size_t)(slash - l->items[i].name));
-        split[slash - l->items[i].name] = '\0';
-        rc = kd_corpus_open(comm, paths, 1, split, &c);
-        if (!rc)
-            rc = kd_agree(comm, add_split(c, split, list));
-        if (!rc && !kd_json_has(r, "vocab_size"))
-            rc = kd_agree(comm,
-                          kd_json_set_int(r, "vocab_size", kd_corpus_vocab_size(c)));
-        kd_corpus_close(c);
+        *slash = '\0';
+        KD_GO(add_name(v, l.items[i].name));
     }
-    if (rc) {
-        kd_json_free(list);
-        return rc;
-    }
-    return kd_agree(comm, kd_json_set_json(r, "splits", list));
+out:
+    kd_store_listing_free(&l);
+    return rc;
 }
 
-static int look_checkpoint(struct kd_comm *comm, const char *path, struct kd_json *r)
+/* A split that is open, for rank 0's report. */
+struct open_split {
+    struct visit *v;
+    const struct kd_corpus *corpus;
+    const char *name;
+    struct kd_json *list;
+};
+
+static int report_split(void *arg)
+{
+    struct open_split *s = arg;
+
+    if (!kd_json_has(s->v->report, "vocab_size"))
+        KD_TRY(kd_json_set_int(s->v->report, "vocab_size",
+                               kd_corpus_vocab_size(s->corpus)));
+    return add_split(s->corpus, s->name, s->list);
+}
+
+/* Open every split, which validates it.  Collective. */
+static int open_splits(struct visit *v)
+{
+    struct kd_json *list = kd_json_array();
+    const char *end = v->names.data + v->names.len;
+    char *paths[1] = {(char *)(uintptr_t)v->path};
+    int rc = KD_OK;
+
+    for (const char *name = v->names.data; name < end && !rc;
+         name += strlen(name) + 1) {
+        struct kd_corpus *c = NULL;
+
+        rc = kd_corpus_open(v->comm, paths, 1, name, &c);
+        if (!rc)
+            rc = kd_root_do(v->comm, report_split,
+                            &(struct open_split){v, c, name, list});
+        kd_corpus_close(c);
+    }
+    if (!rc && v->report)
+        rc = kd_json_set_json(v->report, "splits", list);
+    else
+        kd_json_free(list);
+    return kd_agree(v->comm, rc);
+}
+
+/* Collective. */
+static int open_checkpoint(struct visit *v)
 {
     struct kd_h5 *f = NULL;
     struct kd_json *state = NULL;
@@ -159,13 +220,17 @@ static int look_checkpoint(struct kd_comm *comm, const char *path, struct kd_jso
     int64_t step = 0;
     int rc = KD_OK;
 
-    KD_GO(kd_h5_open(comm, path, &f));
+    KD_GO(kd_h5_open(v->comm, v->path, &f));
     KD_GO(kd_h5_get_attr_i64(f, "step", &step));
     KD_GO(kd_h5_read_text(f, "state", &text));
-    KD_ALL_GO(comm, kd_json_set_int(r, "step", step));
-    KD_ALL_GO(comm, kd_json_parse(text, (int64_t)strlen(text), path, &state));
-    KD_ALL_GO(comm, kd_json_set_json(r, "state", state));
-    state = NULL;
+    KD_ALL_GO(v->comm, kd_json_parse(text, (int64_t)strlen(text), v->path, &state));
+    if (v->report)
+        rc = kd_json_set_int(v->report, "step", step);
+    if (v->report && !rc) {
+        rc = kd_json_set_json(v->report, "state", state);
+        state = NULL;
+    }
+    rc = kd_agree(v->comm, rc);
 out:
     kd_json_free(state);
     free(text);
@@ -173,26 +238,7 @@ out:
     return rc;
 }
 
-static int look_h5(struct kd_comm *comm, const char *path, bool verify,
-                   struct kd_json *r)
-{
-    struct kd_store_listing l = {0};
-    int rc = kd_agree(comm, kd_store_list(path, verify, &l));
-
-    if (!rc)
-        rc = kd_agree(comm, add_listing(&l, r));
-    if (!rc && (strcmp(l.schema, "kdhpc.corpus") == 0 ||
-                strcmp(l.schema, "kdhpc.labels") == 0))
-        rc = look_corpus(comm, path, &l, r);
-    if (!rc && strcmp(l.schema, "kdhpc.checkpoint") == 0)
-        rc = look_checkpoint(comm, path, r);
-    if (!rc && verify)
-        rc = kd_agree(comm, kd_json_set_bool(r, "digests_match", true));
-    kd_store_listing_free(&l);
-    return rc;
-}
-
-/* ---- models, tokenizers, texts; all local ---- */
+/* ---- models, tokenizers, texts: by rank 0 ---- */
 
 static int look_weights(const char *dir, struct kd_json *r)
 {
@@ -337,21 +383,32 @@ static bool dir_has(const char *dir, const char *name)
     return has;
 }
 
-static int look_parts(struct kd_comm *comm, const char *dir, bool verify, int depth,
-                      struct dirent **names, int n, struct kd_json *list)
+/* Rank 0: what a directory is, and its parts. */
+static int look_dir(struct visit *v)
 {
-    for (int i = 0; i < n; i++) {
-        struct kd_json *part = NULL;
-        char *path = NULL;
-        int rc = kd_agree(comm, kd_path_join(dir, names[i]->d_name, &path));
+    bool model = dir_has(v->path, "config.json"), known = model;
+    struct dirent **names = NULL;
+    int n = v->depth < 2 ? scandir(v->path, &names, is_part, alphasort) : 0;
+    int rc = KD_OK;
 
-        if (!rc)
-            rc = inspect_path(comm, path, verify, depth + 1, &part);
-        free(path);
-        KD_TRY(rc);
-        KD_ALL(comm, kd_json_append(list, part));
+    if (model) {
+        KD_GO(look_model(v->path, v->report));
+    } else if (dir_has(v->path, "tokenizer_config.json")) {
+        known = true;
+        KD_GO(kd_json_set_str(v->report, "kind", "tokenizer"));
     }
-    return KD_OK;
+    if (n <= 0 && !known)
+        KD_GO(KD_FAIL(KD_EINPUT, "%s holds nothing that this program wrote", v->path));
+    if (!known)
+        KD_GO(kd_json_set_str(v->report, "kind", "run"));
+    for (int i = 0; i < n; i++)
+        KD_GO(add_name(v, names[i]->d_name));
+    v->next = n > 0 ? LOOK_AT_PARTS : NOTHING;
+out:
+    for (int i = 0; i < n; i++)
+        free(names[i]);
+    free(names);
+    return rc;
 }
 
 /* What is wrong with the first part that is not valid, or NULL. */
@@ -366,64 +423,117 @@ static const char *first_error(const struct kd_json *list)
     return NULL;
 }
 
-static int look_dir(struct kd_comm *comm, const char *dir, bool verify, int depth,
-                    struct kd_json *r)
+/* Rank 0: take the list of the parts' reports into V's. */
+static int report_parts(struct visit *v, struct kd_json *list)
 {
-    bool model = dir_has(dir, "config.json"), known = model;
-    struct kd_json *list = kd_json_array();
-    struct dirent **names = NULL;
-    int n = depth < 2 ? scandir(dir, &names, is_part, alphasort) : 0;
+    KD_TRY(kd_json_set_json(v->report, "parts", list));
+    list = kd_json_get(v->report, "parts");
+    return first_error(list) ? KD_FAIL(KD_EINPUT, "%s", first_error(list)) : KD_OK;
+}
+
+/* Inspect every part.  Collective. */
+static int look_at_parts(struct visit *v)
+{
+    struct kd_json *list = v->report ? kd_json_array() : NULL;
+    const char *end = v->names.data + v->names.len;
     int rc = KD_OK;
 
-    if (model) {
-        KD_ALL_GO(comm, look_model(dir, r));
-    } else if (dir_has(dir, "tokenizer_config.json")) {
-        known = true;
-        KD_ALL_GO(comm, kd_json_set_str(r, "kind", "tokenizer"));
+    for (const char *name = v->names.data; name < end; name += strlen(name) + 1) {
+        struct visit part = {
+            .comm = v->comm, .verify = v->verify, .depth = v->depth + 1};
+        char *path = NULL;
+        bool valid;
+
+        rc = kd_agree(v->comm, kd_path_join(v->path, name, &path));
+        part.path = path;
+        if (!rc)
+            rc = inspect_path(&part, &valid);
+        if (!rc && list)
+            rc = kd_json_append(list, part.report);
+        else
+            kd_json_free(part.report);
+        free(path);
+        KD_ALL_GO(v->comm, rc);
     }
-    if (n <= 0 && !known)
-        KD_ALL_GO(comm,
-                  KD_FAIL(KD_EINPUT, "%s holds nothing that this program wrote", dir));
-    if (!known)
-        KD_ALL_GO(comm, kd_json_set_str(r, "kind", "run"));
-    KD_GO(look_parts(comm, dir, verify, depth, names, n, list));
-    if (first_error(list))
-        KD_ALL_GO(comm, KD_FAIL(KD_EINPUT, "%s", first_error(list)));
+    if (list) {
+        rc = report_parts(v, list);
+        list = NULL;
+    }
+    rc = kd_agree(v->comm, rc);
 out:
-    for (int i = 0; i < n; i++)
-        free(names[i]);
-    free(names);
-    if (kd_json_len(list) == 0)
-        kd_json_free(list);
-    else if (kd_json_set_json(r, "parts", list) && !rc)
-        rc = KD_ENOMEM;
+    kd_json_free(list);
     return rc;
 }
 
-/* Report on PATH; a failure to validate goes into the report.  Collective. */
-static int inspect_path(struct kd_comm *comm, const char *path, bool verify, int depth,
-                        struct kd_json **out)
-{
-    struct kd_json *r = kd_json_object();
-    int rc = kd_json_set_str(r, "path", path);
+/* ---- a path ---- */
 
-    *out = r;
-    KD_ALL(comm, rc);
-    if (!kd_path_exists(path))
-        rc = kd_agree(comm, KD_FAIL(KD_EINPUT, "%s does not exist", path));
-    else if (kd_path_is_dir(path))
-        rc = look_dir(comm, path, verify, depth, r);
-    else if (ends_with(path, ".h5"))
-        rc = look_h5(comm, path, verify, r);
-    else
-        rc = kd_agree(comm, look_file(path, r));
+/* Rank 0's look at a path. */
+static int look(void *arg)
+{
+    struct visit *v = arg;
+
+    v->report = kd_json_object();
+    KD_TRY(kd_json_set_str(v->report, "path", v->path));
+    if (!kd_path_exists(v->path))
+        return KD_FAIL(KD_EINPUT, "%s does not exist", v->path);
+    if (kd_path_is_dir(v->path))
+        return look_dir(v);
+    return ends_with(v->path, ".h5") ? look_h5(v) : look_file(v->path, v->report);
+}
+
+/* Tell every rank what comes next.  Collective. */
+static int share_next(struct visit *v)
+{
+    int64_t facts[2] = {v->next, v->names.len}, cap = 0;
+
+    KD_TRY(kd_bcast(v->comm, facts, sizeof facts, 0));
+    if (kd_comm_rank(v->comm) != 0) {
+        v->next = (enum next)facts[0];
+        KD_TRY(kd_agree(v->comm, kd_grow(&v->names.data, &cap, facts[1] + 1, 1)));
+        v->names.len = facts[1];
+    } else {
+        KD_TRY(kd_agree(v->comm, KD_OK));
+    }
+    return facts[1] > 0 ? kd_bcast(v->comm, v->names.data, facts[1], 0) : KD_OK;
+}
+
+static int go_on(struct visit *v)
+{
+    KD_TRY(share_next(v));
+    switch (v->next) {
+    case OPEN_SPLITS:
+        return open_splits(v);
+    case OPEN_CHECKPOINT:
+        return open_checkpoint(v);
+    case LOOK_AT_PARTS:
+        return look_at_parts(v);
+    case NOTHING:
+        break;
+    }
+    return KD_OK;
+}
+
+static int report_validity(struct visit *v, bool valid)
+{
+    if (!v->report)
+        return KD_OK;
+    KD_TRY(kd_json_set_bool(v->report, "valid", valid));
+    return valid ? KD_OK : kd_json_set_str(v->report, "error", kd_error_get()->text);
+}
+
+/* Report on V's path; a failure to validate goes into the report.  Collective. */
+static int inspect_path(struct visit *v, bool *valid)
+{
+    int rc = kd_root_do(v->comm, look, v);
+
+    if (!rc)
+        rc = go_on(v);
+    kd_str_free(&v->names);
+    *valid = rc == KD_OK;
     if (rc && rc != KD_EINPUT)
         return rc;
-    KD_ALL(comm, kd_json_set_bool(r, "valid", rc == KD_OK));
-    if (rc) {
-        KD_ALL(comm, kd_json_set_str(r, "error", kd_error_get()->text));
-        kd_error_clear();
-    }
+    KD_ALL(v->comm, report_validity(v, *valid));
+    kd_error_clear();
     return KD_OK;
 }
 
@@ -507,20 +617,25 @@ static int print_report(const struct kd_json *r, bool json)
     return KD_OK;
 }
 
+/* Rank 0. */
+static int fail_with_error(void *report)
+{
+    return KD_FAIL(KD_EINPUT, "%s", kd_json_str(report, "error", "not valid"));
+}
+
 static int run(struct kd_run *r, void *config)
 {
     const struct inspect_config *c = config;
-    struct kd_json *report = NULL;
+    struct visit v = {.comm = r->comm, .path = c->path, .verify = c->verify};
+    bool valid = false;
     int rc = KD_OK;
 
-    KD_GO(inspect_path(r->comm, c->path, c->verify, 0, &report));
-    KD_ALL_GO(r->comm,
-              kd_comm_rank(r->comm) == 0 ? print_report(report, c->json) : KD_OK);
-    if (!kd_json_bool(report, "valid", false))
-        rc = kd_agree(r->comm, KD_FAIL(KD_EINPUT, "%s",
-                                       kd_json_str(report, "error", "not valid")));
+    KD_GO(inspect_path(&v, &valid));
+    KD_ALL_GO(r->comm, v.report ? print_report(v.report, c->json) : KD_OK);
+    if (!valid)
+        rc = kd_root_do(r->comm, fail_with_error, v.report);
 out:
-    kd_json_free(report);
+    kd_json_free(v.report);
     return rc;
 }
 

@@ -275,6 +275,7 @@ const struct kd_mode kd_mode_kd = {
     .config_bytes = sizeof(struct kd_config),
     .outputs = kd_training_outputs,
     .needs_output_dir = true,
+    .stops = true,
     .check = check,
     .resumes = resumes,
     .computes = true,

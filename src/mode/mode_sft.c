@@ -57,6 +57,7 @@ const struct kd_mode kd_mode_sft = {
     .config_bytes = sizeof(struct sft_config),
     .outputs = kd_training_outputs,
     .needs_output_dir = true,
+    .stops = true,
     .resumes = resumes,
     .computes = true,
     .run = run_sft,

@@ -302,7 +302,8 @@ static int encode_line(struct encoder *e, enum kd_text_side which, int64_t numbe
     KD_TRY(kd_tokenizer_encode(e->tokenizer, which, text, text_len, max, &e->ids,
                                &truncated));
     s->truncated += truncated;
-    return side_append(s, p->n, &e->ids, kd_tokenizer_unk(e->tokenizer), line, len);
+    return side_append(s, p->n, &e->ids, kd_tokenizer_special(e->tokenizer)->unk, line,
+                       len);
 }
 
 /** Encode lines [first, last) of both files. */

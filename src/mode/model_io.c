@@ -232,19 +232,6 @@ int kd_model_load(struct kd_run *run, const char *dir, struct kd_model **out)
 
 /* ---- facts about a directory ---- */
 
-int kd_generation_json(const char *dir, struct kd_json **out)
-{
-    char *path = NULL;
-    int rc = KD_OK;
-
-    *out = NULL;
-    KD_TRY(kd_path_join(dir, "generation_config.json", &path));
-    if (kd_path_exists(path))
-        rc = kd_json_parse_file(path, out);
-    free(path);
-    return rc;
-}
-
 int kd_model_dir_dtype(const char *dir, enum kd_dtype *out)
 {
     struct kd_safetensors *file = NULL;

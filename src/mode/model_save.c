@@ -34,97 +34,48 @@ struct save {
 
 /* ---- the files of a model ---- */
 
-static int write_config(const struct save *s)
+static int write_json(const struct save *s, const char *name, const struct kd_json *j)
 {
-    struct kd_json *config = kd_json_copy(kd_model_config(s->m));
-    struct kd_json *names = kd_json_array();
     char *path = NULL;
     int rc;
 
-    if (!config || !names)
-        KD_GO(KD_FAIL(KD_ENOMEM, "no memory for config.json"));
-    KD_GO(kd_json_append_str(names, kd_model_architecture(s->m)));
-    rc = kd_json_set_json(config, "architectures", names);
-    names = NULL;
-    if (rc)
-        goto out;
-    KD_GO(kd_json_set_str(config,
-                          kd_json_has(config, "dtype") ? "dtype" : "torch_dtype",
-                          kd_dtype_name(s->dtype)));
-    KD_GO(kd_path_join(s->part, "config.json", &path));
-    rc = kd_json_write_file(config, path);
-out:
+    KD_TRY(kd_path_join(s->part, name, &path));
+    rc = kd_json_write_file(j, path);
     free(path);
-    kd_json_free(names);
-    kd_json_free(config);
     return rc;
 }
 
-static int set_id(struct kd_json *j, const char *key, int32_t id)
+static int set_facts(const struct save *s, struct kd_json *config)
 {
-    return id < 0 ? KD_OK : kd_json_set_int(j, key, id);
-}
-
-/* What a generation_config.json made from config.json says: special ids, and those
- * generation keys that old configurations carry. */
-static int generation_from_config(const struct save *s, struct kd_json **out)
-{
-    static const char *const keys[] = {"max_length",
-                                       "min_length",
-                                       "do_sample",
-                                       "early_stopping",
-                                       "num_beams",
-                                       "temperature",
-                                       "top_k",
-                                       "top_p",
-                                       "repetition_penalty",
-                                       "length_penalty",
-                                       "no_repeat_ngram_size",
-                                       "num_return_sequences",
-                                       "bad_words_ids",
-                                       "forced_bos_token_id",
-                                       "suppress_tokens"};
-    const struct kd_arch *a = kd_model_arch(s->m);
-    const struct kd_json *config = kd_model_config(s->m);
-    struct kd_json *g = kd_json_object();
+    struct kd_json *names = kd_json_array();
     int rc = KD_OK;
 
-    if (!g)
-        return KD_FAIL(KD_ENOMEM, "no memory for generation_config.json");
-    KD_GO(kd_json_set_bool(g, "_from_model_config", true));
-    KD_GO(set_id(g, "bos_token_id", a->bos_id));
-    KD_GO(set_id(g, "eos_token_id", a->eos_id));
-    KD_GO(set_id(g, "pad_token_id", a->pad_id));
-    KD_GO(set_id(g, "decoder_start_token_id", a->decoder_start_id));
-    KD_GO(set_id(g, "forced_eos_token_id", a->forced_eos_id));
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
-        if (kd_json_has(config, keys[i])) {
-            struct kd_json *value = kd_json_copy(kd_json_get(config, keys[i]));
-
-            if (!value)
-                KD_GO(KD_FAIL(KD_ENOMEM, "no memory for generation_config.json"));
-            KD_GO(kd_json_set_json(g, keys[i], value));
-        }
-    *out = g;
-    return KD_OK;
+    if (!names)
+        return KD_FAIL(KD_ENOMEM, "no memory for config.json");
+    KD_GO(kd_json_append_str(names, kd_model_architecture(s->m)));
+    KD_TRY(kd_json_set_json(config, "architectures", names));
+    return kd_json_set_str(config,
+                           kd_json_has(config, "dtype") ? "dtype" : "torch_dtype",
+                           kd_dtype_name(s->dtype));
 out:
-    kd_json_free(g);
+    kd_json_free(names);
     return rc;
 }
 
-static int write_generation(const struct save *s)
+static int write_configs(const struct save *s)
 {
-    struct kd_json *made = NULL;
-    char *path = NULL;
+    struct kd_json *config = kd_json_copy(kd_model_config(s->m)), *generation = NULL;
     int rc;
 
-    if (!s->generation)
-        KD_TRY(generation_from_config(s, &made));
-    KD_GO(kd_path_join(s->part, "generation_config.json", &path));
-    rc = kd_json_write_file(made ? made : s->generation, path);
+    if (!config)
+        return KD_FAIL(KD_ENOMEM, "no memory for config.json");
+    KD_GO(set_facts(s, config));
+    KD_GO(kd_generation_move(config, kd_model_arch(s->m), s->generation, &generation));
+    KD_GO(write_json(s, "config.json", config));
+    rc = write_json(s, "generation_config.json", generation);
 out:
-    free(path);
-    kd_json_free(made);
+    kd_json_free(generation);
+    kd_json_free(config);
     return rc;
 }
 
@@ -255,15 +206,25 @@ static int clear_part(const struct save *s, bool keep_rest)
     return rc;
 }
 
-/* Where names cannot be exchanged: two renames, through DIR.old. */
+/* Where names cannot be exchanged: renames through DIR.old. */
 static int swap_by_renames(const struct save *s)
 {
-    if (rename(s->dir, s->old) || rename(s->part, s->dir) || rename(s->old, s->part))
-        return KD_FAIL(KD_EOUTPUT, "cannot put %s in its place: %s", s->part,
-                       strerror(errno));
-    return KD_OK;
+    int failed = 0;
+
+    if (rename(s->dir, s->old)) {
+        failed = errno;
+    } else if (rename(s->part, s->dir)) {
+        failed = errno;
+        (void)rename(s->old, s->dir);
+    } else if (rename(s->old, s->part)) {
+        failed = errno;
+    }
+    return failed ? KD_FAIL(KD_EOUTPUT, "cannot put %s in its place: %s", s->part,
+                            strerror(failed))
+                  : KD_OK;
 }
 
+/* Give DIR.part the name DIR; what had it is DIR.part then. */
 static int put_in_place(const struct save *s)
 {
     if (!kd_path_exists(s->dir)) {
@@ -275,24 +236,34 @@ static int put_in_place(const struct save *s)
     if (!kd_path_is_dir(s->dir))
         return KD_FAIL(KD_EOUTPUT, "%s exists and is not a directory", s->dir);
     if (renameat2(AT_FDCWD, s->part, AT_FDCWD, s->dir, RENAME_EXCHANGE))
-        KD_TRY(swap_by_renames(s));
-    return clear_part(s, true);
+        return swap_by_renames(s);
+    return KD_OK;
 }
 
 /* ---- the whole ---- */
 
+static int write_part(const struct save *s)
+{
+    KD_TRY(kd_make_dirs(s->part));
+    KD_TRY(write_configs(s));
+    KD_TRY(write_tokenizer(s));
+    KD_TRY(KD_FAULT("model.save"));
+    return write_weights(s);
+}
+
+/* DIR.part goes away in the end: it is the old directory, whose other files move over,
+ * or what could not be written.  The failure that is reported is the first one. */
 static int save_root(void *arg)
 {
     const struct save *s = arg;
+    int rc, cleared;
 
-    KD_TRY(KD_FAULT("model.save"));
     KD_TRY(clear_part(s, false)); /* of a run that was killed */
-    KD_TRY(kd_make_dirs(s->part));
-    KD_TRY(write_config(s));
-    KD_TRY(write_generation(s));
-    KD_TRY(write_tokenizer(s));
-    KD_TRY(write_weights(s));
-    return put_in_place(s);
+    rc = write_part(s);
+    if (!rc)
+        rc = put_in_place(s);
+    cleared = clear_part(s, rc == KD_OK);
+    return rc ? rc : cleared;
 }
 
 /* Paths without a trailing slash, resolved where DIR exists. */

@@ -10,13 +10,18 @@
 #include "device.h"
 #include "threads.h"
 
+#include "kdhpc/base/signal.h"
 #include "kdhpc/base/version.h"
 #include "kdhpc/comm/watchdog.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fnmatch.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ---- before MPI is up ---- */
 
@@ -66,25 +71,33 @@ static int report_text_form(int rc)
 
 /* ---- output directory ---- */
 
+/* The first member of DIR that PATTERN fits, into NAME; false: none, or no DIR. */
+static bool dir_holds(const char *dir, const char *pattern, char *name, size_t cap)
+{
+    DIR *d = opendir(dir);
+    bool found = false;
+
+    for (struct dirent *e; d && !found && (e = readdir(d));)
+        found = fnmatch(pattern, e->d_name, 0) == 0 &&
+                kd_format(name, cap, "%s", e->d_name) == KD_OK;
+    if (d)
+        closedir(d);
+    return found;
+}
+
 static int refuse_existing(const struct command *c)
 {
-    const char *const *name = c->mode->outputs;
+    const char *const *pattern = c->mode->outputs;
     bool resumes = c->mode->resumes && c->mode->resumes(c->config);
+    char name[NAME_MAX + 1];
 
-    if (!name || c->common->overwrite || resumes)
+    if (!pattern || c->common->overwrite || resumes)
         return KD_OK;
-    for (; *name; name++) {
-        char *path;
-        bool exists;
-
-        KD_TRY(kd_path_join(c->common->output_dir, *name, &path));
-        exists = kd_path_exists(path);
-        free(path);
-        if (exists)
+    for (; *pattern; pattern++)
+        if (dir_holds(c->common->output_dir, *pattern, name, sizeof name))
             return KD_FAIL(KD_EOUTPUT, "%s already holds %s; --overwrite replaces it%s",
-                           c->common->output_dir, *name,
+                           c->common->output_dir, name,
                            c->mode->resumes ? ", --resume goes on from it" : "");
-    }
     return KD_OK;
 }
 
@@ -92,12 +105,16 @@ static int refuse_existing(const struct command *c)
 static int prepare_output_dir(void *arg)
 {
     const struct command *c = arg;
+    const char *dir = c->common->output_dir;
 
-    if (!c->common->output_dir)
+    if (!dir)
         return KD_OK;
     KD_TRY(KD_FAULT("program.output_dir"));
     KD_TRY(refuse_existing(c));
-    return kd_make_dirs(c->common->output_dir);
+    KD_TRY(kd_make_dirs(dir));
+    if (access(dir, W_OK | X_OK))
+        return KD_FAIL(KD_EOUTPUT, "cannot write in %s: %s", dir, strerror(errno));
+    return KD_OK;
 }
 
 /* ---- the run ---- */
@@ -135,6 +152,8 @@ static int run_ranks(struct kd_comm *comm, struct command *c, int read_rc)
     int threads = 1, rc = KD_OK;
 
     KD_ALL_GO(comm, read_rc);
+    if (c->mode->stops)
+        kd_stop_install();
     run.common = c->common;
     run.opts = c->opts;
     kd_log_setup(kd_comm_rank(comm), kd_comm_size(comm),

@@ -3,7 +3,7 @@
  * alike. A resumed run keeps the metric lines up to the step of its checkpoint, so that
  * the file reads as if the run had never stopped. */
 #include "run_dir.h"
-#include "device.h"
+#include "environment.h"
 
 #include "kdhpc/base/mem.h"
 
@@ -18,18 +18,16 @@ struct kd_run_dir {
 
 static int write_run_yaml(struct kd_run *run, const char *digests)
 {
-    struct kd_str text = {0}, device = {0};
+    struct kd_str text = {0};
     char *path = NULL;
     int rc = KD_OK;
 
     KD_GO(kd_opts_dump(run->opts, &text));
-    KD_GO(kd_device_text(run, &device));
-    KD_GO(kd_str_printf(&text, "# device: %s\n", device.data));
-    KD_GO(kd_str_printf(&text, "%s", digests));
+    KD_GO(kd_str_printf(&text, "\n%s", digests));
+    KD_GO(kd_environment_comments(run, &text));
     KD_GO(kd_path_join(run->common->output_dir, "run.yaml", &path));
     KD_GO(kd_write_file(path, text.data, text.len));
 out:
-    kd_str_free(&device);
     kd_str_free(&text);
     free(path);
     return rc;

@@ -8,10 +8,10 @@
 
 struct kd_run_dir;
 
-/** Write run.yaml (the resolved options, then DIGESTS as comment lines) and open the
- * logs of RUN's output directory. RESUMED_STEP >= 0 keeps the metrics up to that step
- * and appends; else they start anew.  Collective; only rank 0 touches files.
- * KD_EOUTPUT. */
+/** Write run.yaml (the resolved options, then DIGESTS and the environment as comment
+ * lines) and open the logs of RUN's output directory. RESUMED_STEP >= 0 keeps the
+ * metrics up to that step and appends; else they start anew.  Collective; only rank 0
+ * touches files. KD_EOUTPUT. */
 int kd_run_dir_open(struct kd_run *run, const char *digests, int64_t resumed_step,
                     struct kd_run_dir **out) KD_MUST_CHECK;
 

@@ -9,7 +9,6 @@
 #include "training_session.h"
 
 #include "kdhpc/base/mem.h"
-#include "kdhpc/base/signal.h"
 #include "kdhpc/comm/watchdog.h"
 #include "kdhpc/mode/batch.h"
 #include "kdhpc/mode/generation_options.h"
@@ -96,17 +95,18 @@ static void count_update(struct update_arg *u, int64_t n_micro)
     }
 }
 
-/* Examples of BATCH that this rank owns, in batch order, into OWN (room for the batch).
- */
-static int own_examples(const struct kd_session *s, const struct kd_epoch_plan *plan,
-                        int64_t batch, int64_t *own, int64_t *n_own)
+/* Examples of BATCH that this rank owns, in batch order, into *OWN (caller frees). */
+static int own_examples(const struct update_arg *u, int64_t batch, int64_t **own,
+                        int64_t *n_own)
 {
-    const int64_t *example = plan->order + plan->starts[batch];
-    int64_t n = plan->starts[batch + 1] - plan->starts[batch];
+    const struct kd_session *s = u->s;
+    const int64_t *example = u->plan->order + u->plan->starts[batch];
+    int64_t n = u->plan->starts[batch + 1] - u->plan->starts[batch];
     int64_t *cost = NULL;
     int *owner = NULL, rc = KD_OK;
 
     *n_own = 0;
+    KD_GO(kd_calloc(n, sizeof **own, own));
     KD_GO(kd_calloc(n, sizeof *cost, &cost));
     KD_GO(kd_calloc(n, sizeof *owner, &owner));
     for (int64_t i = 0; i < n; i++)
@@ -114,42 +114,43 @@ static int own_examples(const struct kd_session *s, const struct kd_epoch_plan *
     KD_GO(kd_deal_by_cost(cost, n, kd_comm_size(s->run->comm), owner));
     for (int64_t i = 0; i < n; i++)
         if (owner[i] == kd_comm_rank(s->run->comm))
-            own[(*n_own)++] = example[i];
+            (*own)[(*n_own)++] = example[i];
 out:
     free(cost);
     free(owner);
     return rc;
 }
 
-/* This rank's share of BATCH into B; without examples B->src.n is 0. */
-static int build_share(struct update_arg *u, int64_t batch, struct kd_batch *b)
-{
-    struct kd_session *s = u->s;
-    const struct kd_epoch_plan *plan = u->plan;
-    struct kd_batch_rules rules = {s->o->compat == KD_COMPAT_SEQ2SEQ,
-                                   padded_to(s, plan, batch)};
-    int64_t *own = NULL, n_own;
-    int rc = KD_OK;
+/* Tokens that a CPU takes through the network at a time: products are as fast as with
+ * more of them, and memory for activations no longer grows with the batch. */
+enum { CPU_PIECE_TOKENS = 2048 };
 
-    *b = (struct kd_batch){0};
-    KD_GO(kd_calloc(plan->starts[batch + 1] - plan->starts[batch], sizeof *own, &own));
-    KD_GO(own_examples(s, plan, batch, own, &n_own));
-    if (n_own > 0)
-        KD_GO(kd_batch_build(&s->buffer, s->run->be, s->arena,
-                             kd_model_arch(s->setup->student), &rules, s->corpus, own,
-                             n_own, b));
-out:
-    free(own);
-    return rc;
+/* How many of the N >= 1 examples OWN come next: pieces of about equal tokens.  One
+ * piece where compat normalises over all of a batch. */
+static int64_t piece_of(const struct kd_session *s, const int64_t *own, int64_t n)
+{
+    int64_t total = 0, sum = 0, pieces, taken = 0;
+
+    for (int64_t i = 0; i < n; i++)
+        total += (int64_t)s->src_len[own[i]] + s->tgt_len[own[i]];
+    if (s->run->be->device != KD_CPU || s->o->compat != KD_COMPAT_NONE)
+        return n;
+    pieces = (total + CPU_PIECE_TOKENS - 1) / CPU_PIECE_TOKENS;
+    while (taken < n && (taken == 0 || sum * pieces < total)) {
+        sum += (int64_t)s->src_len[own[taken]] + s->tgt_len[own[taken]];
+        taken++;
+    }
+    return taken;
 }
 
-/* The objective may exchange statistics, so every rank runs it for every batch: with
- * nothing, if it has no share or has failed before. */
-static int run_micro(void *arg, int64_t micro, kd_param_ready_fn ready, void *ready_arg,
+/* The objective over the N examples OWN of BATCH; N may be 0. */
+static int run_piece(struct update_arg *u, int64_t batch, const int64_t *own, int64_t n,
+                     kd_param_ready_fn ready, void *ready_arg,
                      double terms[KD_MAX_TERMS])
 {
-    struct update_arg *u = arg;
     struct kd_session *s = u->s;
+    struct kd_batch_rules rules = {s->o->compat == KD_COMPAT_SEQ2SEQ,
+                                   padded_to(s, u->plan, batch)};
     struct kd_ctx ctx = {.be = s->run->be,
                          .arena = s->arena,
                          .tape = s->tape,
@@ -162,10 +163,38 @@ static int run_micro(void *arg, int64_t micro, kd_param_ready_fn ready, void *re
 
     kd_tape_reset(s->tape);
     kd_arena_reset(s->arena);
+    if (n > 0)
+        rc = kd_batch_build(&s->buffer, s->run->be, s->arena,
+                            kd_model_arch(s->setup->student), &rules, s->corpus, own, n,
+                            &b);
+    ran = kd_objective_run(s->objective, &ctx, !rc && n > 0 ? &b : NULL, &u->counts,
+                           ready, ready_arg, terms);
+    return rc ? rc : ran;
+}
+
+/* This rank's share of a batch, piece by piece.  The objective may exchange statistics,
+ * so every rank runs it for every batch: with nothing, if it has no share or has failed
+ * before. */
+static int run_micro(void *arg, int64_t micro, kd_param_ready_fn ready, void *ready_arg,
+                     double terms[KD_MAX_TERMS])
+{
+    struct update_arg *u = arg;
+    int64_t batch = u->first_batch + micro, n = 0, from = 0;
+    int64_t *own = NULL;
+    int rc = KD_OK, ran = KD_OK;
+
     if (!u->failed)
-        rc = build_share(u, u->first_batch + micro, &b);
-    ran = kd_objective_run(s->objective, &ctx, !rc && b.src.n > 0 ? &b : NULL,
-                           &u->counts, ready, ready_arg, terms);
+        rc = own_examples(u, batch, &own, &n);
+    if (rc)
+        n = 0;
+    do {
+        int64_t m = n > 0 ? piece_of(u->s, own + from, n - from) : 0;
+
+        ran = run_piece(u, batch, n > 0 ? own + from : NULL, m,
+                        from + m == n ? ready : NULL, ready_arg, terms);
+        from += m;
+    } while (!ran && from < n);
+    free(own);
     rc = rc ? rc : ran;
     u->failed = u->failed || rc;
     return rc;
@@ -389,8 +418,17 @@ static int open_corpus(struct kd_session *s)
         return KD_FAIL(KD_EINPUT, "%s: the training split has no examples", c->v[0]);
     KD_ALL(comm, read_lengths(s));
     KD_ALL(comm, count_steps(s));
-    return kd_validation_open(s->run, s->o, s->setup, "val", s->o->n_val,
-                              &s->validation);
+    KD_TRY(
+        kd_validation_open(s->run, s->o, s->setup, "val", s->o->n_val, &s->validation));
+    if (!s->o->do_predict)
+        return KD_OK;
+    if (s->o->n_test == 0)
+        return KD_FAIL(KD_EUSAGE, "--do_predict with --n_test 0 has nothing to do");
+    KD_TRY(kd_validation_open(s->run, s->o, s->setup, "test", s->o->n_test, &s->test));
+    return s->test
+               ? KD_OK
+               : KD_FAIL(KD_EINPUT, "--do_predict needs a test split, and %s has none",
+                         c->v[0]);
 }
 
 static int reduce(void *comm, double *v, int64_t n)
@@ -474,9 +512,10 @@ static int open_session(struct kd_session *s)
     if (s->o->resume)
         KD_TRY(kd_session_resume(s));
     KD_TRY(open_dir(s));
-    kd_info("%lld parameters, %lld examples, %lld updates, %d ranks",
+    KD_TRY(kd_session_drop_newer(s));
+    kd_info("%lld parameters, %lld examples, %lld updates",
             (long long)kd_params_count(kd_model_params(s->setup->student)),
-            (long long)s->n, (long long)s->total_steps, kd_comm_size(comm));
+            (long long)s->n, (long long)s->total_steps);
     return KD_OK;
 }
 
@@ -484,6 +523,7 @@ static void close_session(struct kd_session *s)
 {
     kd_run_dir_close(s->dir);
     kd_validation_close(s->validation);
+    kd_validation_close(s->test);
     kd_objective_free(s->objective);
     kd_trainer_free(s->trainer);
     kd_tape_free(s->tape);
@@ -500,20 +540,15 @@ static void close_session(struct kd_session *s)
 /* The best model on the test split. */
 static int predict(struct kd_session *s)
 {
-    struct kd_validation *test = NULL;
     struct kd_model *best = NULL;
     struct kd_json *line = NULL;
     double metric;
     int rc = KD_OK;
 
-    KD_GO(kd_validation_open(s->run, s->o, s->setup, "test", s->o->n_test, &test));
-    if (!test)
-        KD_GO(KD_FAIL(KD_EINPUT, "--do_predict: the corpus has no test split"));
     KD_GO(kd_model_load(s->run, s->model_path, &best));
-    KD_GO(kd_validation_run(test, s->run, best, "test", s->at.step, &line, &metric));
+    KD_GO(kd_validation_run(s->test, s->run, best, "test", s->at.step, &line, &metric));
     KD_GO(kd_run_dir_metrics(s->dir, line));
 out:
-    kd_validation_close(test);
     kd_model_free(best);
     return rc;
 }
@@ -539,10 +574,9 @@ int kd_train(struct kd_run *run, const struct kd_training_options *o,
                            .at = {.best = NAN, .validated_step = -1}};
     int rc = KD_OK;
 
-    kd_stop_install();
     KD_GO(open_session(&s));
     KD_GO(loop(&s));
-    if (o->do_predict)
+    if (s.test)
         KD_GO(predict(&s));
 out:
     close_session(&s);

@@ -9,7 +9,7 @@
 #include "kdhpc/train/trainer.h"
 
 enum kd_compat { KD_COMPAT_NONE, KD_COMPAT_SEQ2SEQ };
-enum kd_val_metric { KD_VAL_ROUGE2, KD_VAL_LOSS };
+enum kd_val_metric { KD_VAL_ROUGE2, KD_VAL_BLEU, KD_VAL_LOSS };
 
 struct kd_training_options {
     int64_t num_train_epochs, max_steps, train_batch_size, max_tokens_per_batch,

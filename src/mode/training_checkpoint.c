@@ -9,9 +9,13 @@
 #include "kdhpc/base/mem.h"
 #include "kdhpc/store/checkpoint.h"
 
+#include <dirent.h>
+#include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 int kd_session_fingerprint(struct kd_session *s)
 {
@@ -98,6 +102,48 @@ int kd_session_save(struct kd_session *s)
 out:
     free(state);
     return rc;
+}
+
+/* Step of the checkpoint that NAME is, or -1. */
+static int64_t step_of(const char *name)
+{
+    long long step = -1;
+    int end = 0;
+
+    if (sscanf(name, "checkpoint-%lld.h5%n", &step, &end) != 1 || end == 0 || name[end])
+        return -1;
+    return step;
+}
+
+/* Rank 0. */
+static int drop_newer(void *arg)
+{
+    const struct kd_session *s = arg;
+    const char *dir = s->run->common->output_dir;
+    DIR *d = opendir(dir);
+    int rc = KD_OK;
+
+    for (struct dirent *e; d && !rc && (e = readdir(d));) {
+        char *path = NULL;
+
+        if (step_of(e->d_name) <= s->at.step)
+            continue;
+        rc = kd_path_join(dir, e->d_name, &path);
+        if (!rc && unlink(path))
+            rc = KD_FAIL(KD_EOUTPUT, "cannot remove %s: %s", path, strerror(errno));
+        if (!rc)
+            kd_info("%s is removed: this run starts at step %lld", path,
+                    (long long)s->at.step);
+        free(path);
+    }
+    if (d)
+        closedir(d);
+    return rc;
+}
+
+int kd_session_drop_newer(struct kd_session *s)
+{
+    return kd_root_do(s->run->comm, drop_newer, s);
 }
 
 static int restore(struct kd_session *s, const char *state)

@@ -62,7 +62,7 @@ const struct kd_opt_row kd_training_rows[] = {
     INT(eval_beams, NULL, 1, "beams of validation (default: the model's)"),
     INT(eval_max_gen_length, NULL, 2,
         "max_length of validation (default: the model's)"),
-    CHOICE(val_metric, "rouge2", "rouge2|loss",
+    CHOICE(val_metric, "rouge2", "rouge2|bleu|loss",
            "what chooses the best model; loss: validation does not generate"),
     INT(early_stopping_patience, "-1", -1,
         "stop after so many validations without progress (-1: never)"),
@@ -79,5 +79,5 @@ const struct kd_opt_row kd_training_rows[] = {
     {.name = NULL},
 };
 
-const char *const kd_training_outputs[] = {"run.yaml", "metrics.jsonl", "log.txt",
-                                           "model", NULL};
+const char *const kd_training_outputs[] = {
+    "run.yaml", "metrics.jsonl", "log.txt", "checkpoint-*.h5", "model", NULL};

@@ -34,6 +34,7 @@ struct kd_session {
     struct kd_arena *arena;
     struct kd_batch_buffer buffer;
     struct kd_validation *validation; /* NULL: no validation split */
+    struct kd_validation *test;       /* for --do_predict, else NULL */
     struct kd_run_dir *dir;
     char *fingerprint, *model_path;
     struct kd_json *generation; /* generation_config.json to write with the model */
@@ -52,6 +53,11 @@ int kd_session_fingerprint(struct kd_session *s) KD_MUST_CHECK;
 /** Write a checkpoint of the current step and remove those that are too many.
  * Collective. */
 int kd_session_save(struct kd_session *s) KD_MUST_CHECK;
+
+/** Remove checkpoints of the output directory beyond the current step: those of a run
+ * that is overwritten, and those passed over by a resume, would count as newer than all
+ * that this run will write.  Collective. */
+int kd_session_drop_newer(struct kd_session *s) KD_MUST_CHECK;
 
 /** Go on from the newest valid checkpoint of --resume.  Collective.  KD_EINPUT: none.
  */

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Loss and ROUGE of a split.  Batches are formed globally and dealt whole, so the
+/* Loss, ROUGE and BLEU of a split.  Batches are formed globally and dealt whole, so the
  * digits do not depend on the number of ranks. */
 #include "validation.h"
 
 #include "kdhpc/base/mem.h"
+#include "kdhpc/metric/metric.h"
 #include "kdhpc/mode/generation_options.h"
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct kd_validation {
     const struct kd_training_options *o;
@@ -17,24 +19,44 @@ struct kd_validation {
     int64_t n;
 };
 
+/* The corpora with SPLIT into FILES (room for all).  Pseudo-labels have no validation
+ * split; beside a corpus that has one they are still validated on that.  Collective. */
+static int find_split(struct kd_comm *comm, const struct kd_str_list *corpora,
+                      const char *split, char **files, int64_t *n)
+{
+    *n = 0;
+    for (int64_t i = 0; i < corpora->n; i++) {
+        bool has;
+
+        KD_TRY(kd_corpus_has_split(comm, &corpora->v[i], 1, split, &has));
+        if (has)
+            files[(*n)++] = corpora->v[i];
+    }
+    if (*n > 0 && *n < corpora->n)
+        kd_info("split %s comes from %lld of the %lld corpora", split, (long long)*n,
+                (long long)corpora->n);
+    return KD_OK;
+}
+
 int kd_validation_open(struct kd_run *run, const struct kd_training_options *o,
                        const struct kd_training_setup *setup, const char *split,
                        int64_t n_max, struct kd_validation **out)
 {
     struct kd_validation *v = NULL;
-    bool has;
+    char **files = NULL;
+    int64_t n_files;
     int rc = KD_OK;
 
     *out = NULL;
-    KD_GO(kd_corpus_has_split(run->comm, o->corpus.v, o->corpus.n, split, &has));
-    if (!has || n_max == 0)
-        return KD_OK;
+    KD_ALL_GO(run->comm, kd_calloc(o->corpus.n, sizeof *files, &files));
+    KD_GO(find_split(run->comm, &o->corpus, split, files, &n_files));
+    if (n_files == 0 || n_max == 0)
+        goto out;
     KD_ALL_GO(run->comm, kd_calloc(1, sizeof *v, &v));
     v->o = o;
     v->model_dir = setup->model_dir;
-    KD_GO(kd_corpus_open(run->comm, o->corpus.v, o->corpus.n, split, &v->corpus));
-    KD_ALL_GO(run->comm,
-              kd_model_fits_corpus(setup->student, v->corpus, o->corpus.v[0]));
+    KD_GO(kd_corpus_open(run->comm, files, n_files, split, &v->corpus));
+    KD_ALL_GO(run->comm, kd_model_fits_corpus(setup->student, v->corpus, files[0]));
     v->n = kd_corpus_size(v->corpus);
     if (n_max > 0 && n_max < v->n)
         v->n = n_max;
@@ -44,10 +66,11 @@ int kd_validation_open(struct kd_run *run, const struct kd_training_options *o,
                                     &v->tokenizer));
     if (v->n > 0) {
         *out = v;
-        return KD_OK;
+        v = NULL;
     }
 out:
     kd_validation_close(v);
+    free(files);
     return rc;
 }
 
@@ -85,7 +108,7 @@ static int generate(struct kd_validation *v, struct kd_run *run, struct kd_model
     for (int64_t i = 0; i < v->n; i++)
         ids[i] = kd_corpus_id(v->corpus, i);
     KD_GO(kd_generate_dealt(run, m, &g, source_of, v->corpus, ids, v->n,
-                            v->o->eval_batch_size, NULL, &set));
+                            v->o->eval_batch_size, NULL, NULL, &set));
     KD_GO(kd_generated_gather(run, &set, v->n, 1, all));
     KD_ALL_GO(run->comm, kd_decode_lines(v->tokenizer, all, lines));
 out:
@@ -104,17 +127,14 @@ static int put(struct kd_json *line, const char *prefix, const char *name, doubl
     return kd_json_set_num(line, key, value);
 }
 
-static int add_rouge(struct kd_validation *v, struct kd_run *run, struct kd_model *m,
+static int add_rouge(struct kd_validation *v, struct kd_run *run, char *const *lines,
                      const char *prefix, struct kd_json *line, double *rouge2)
 {
-    struct kd_generated all = {0};
     struct kd_rouge_summary sum;
-    char **lines = NULL;
     double *rows = NULL;
     int rc = KD_OK;
 
-    KD_GO(generate(v, run, m, &all, &lines));
-    KD_ALL_GO(run->comm, kd_calloc(v->n * 4, sizeof *rows, &rows));
+    KD_ALL_GO(run->comm, kd_calloc(4 * v->n, sizeof *rows, &rows));
     KD_GO(kd_rouge_rows(run, lines, v->corpus, v->n, rows));
     KD_ALL_GO(run->comm, kd_rouge_summarise(rows, v->n, 0, 0, &sum));
     *rouge2 = sum.r2;
@@ -124,18 +144,65 @@ static int add_rouge(struct kd_validation *v, struct kd_run *run, struct kd_mode
     } parts[] = {{"rouge1", sum.r1},
                  {"rouge2", sum.r2},
                  {"rougeL", sum.rl},
-                 {"rougeLsum", sum.rlsum},
-                 {"gen_len", (double)all.offsets[all.n] / (double)v->n}};
+                 {"rougeLsum", sum.rlsum}};
 
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         KD_ALL_GO(run->comm, put(line, prefix, parts[i].name, parts[i].value));
     kd_info("%s: rouge1 %.2f  rouge2 %.2f  rougeL %.2f", prefix, sum.r1, sum.r2,
             sum.rl);
 out:
+    free(rows);
+    return rc;
+}
+
+/* Counts of this rank's share of the pairs. */
+static int bleu_share(struct kd_validation *v, const struct kd_comm *comm,
+                      char *const *lines, struct kd_bleu *sums)
+{
+    int64_t rank = kd_comm_rank(comm), size = kd_comm_size(comm);
+
+    for (int64_t i = v->n * rank / size; i < v->n * (rank + 1) / size; i++) {
+        int64_t len;
+        const char *target = kd_corpus_target_text(v->corpus, i, &len);
+
+        KD_TRY(kd_bleu_add(sums, target, len, lines[i], (int64_t)strlen(lines[i])));
+    }
+    return KD_OK;
+}
+
+static int add_bleu(struct kd_validation *v, struct kd_run *run, char *const *lines,
+                    const char *prefix, struct kd_json *line, double *bleu)
+{
+    struct kd_bleu sums = {0};
+
+    KD_ALL(run->comm, bleu_share(v, run->comm, lines, &sums));
+    KD_TRY(kd_allreduce_f64(run->comm, (double *)&sums, sizeof sums / sizeof(double),
+                            KD_SUM));
+    *bleu = kd_bleu_score(&sums);
+    kd_info("%s: bleu %.2f", prefix, *bleu);
+    KD_ALL(run->comm, put(line, prefix, "bleu", *bleu));
+    return KD_OK;
+}
+
+/* What generated outputs are worth; *METRIC: the one that chooses. */
+static int add_generated(struct kd_validation *v, struct kd_run *run,
+                         struct kd_model *m, const char *prefix, struct kd_json *line,
+                         double *metric)
+{
+    struct kd_generated all = {0};
+    char **lines = NULL;
+    int rc = KD_OK;
+
+    KD_GO(generate(v, run, m, &all, &lines));
+    KD_GO(add_rouge(v, run, lines, prefix, line, metric));
+    if (v->o->val_metric == KD_VAL_BLEU)
+        KD_GO(add_bleu(v, run, lines, prefix, line, metric));
+    KD_ALL_GO(run->comm,
+              put(line, prefix, "gen_len", (double)all.offsets[all.n] / (double)v->n));
+out:
     for (int64_t i = 0; lines && i < v->n; i++)
         free(lines[i]);
     free(lines);
-    free(rows);
     kd_generated_free(&all);
     return rc;
 }
@@ -174,7 +241,7 @@ int kd_validation_run(struct kd_validation *v, struct kd_run *run, struct kd_mod
     kd_info("%s: step %lld  loss %.4f", prefix, (long long)step, loss);
     *metric = loss;
     if (v->o->val_metric != KD_VAL_LOSS)
-        KD_GO(add_rouge(v, run, m, prefix, j, metric));
+        KD_GO(add_generated(v, run, m, prefix, j, metric));
     KD_ALL_GO(run->comm, put(j, prefix, "seconds", kd_now_s() - start));
     *line = j;
     return KD_OK;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Validation during training: the loss and, unless the loss chooses the model,
- * generated ROUGE, by the same code as the score and eval modes. */
+/* Validation during training: the loss and, unless the loss chooses the model, ROUGE of
+ * generated outputs, by the same code as the score and eval modes; BLEU if it chooses.
+ */
 #ifndef KDHPC_MODE_VALIDATION_H
 #define KDHPC_MODE_VALIDATION_H
 
@@ -8,8 +9,8 @@
 
 struct kd_validation;
 
-/** Prepare the first N_MAX (-1: all) examples of SPLIT; *OUT is NULL if a corpus lacks
- * the split.  Collective. */
+/** Prepare the first N_MAX (-1: all) examples of SPLIT, taken from those corpora that
+ * have it; *OUT is NULL if none has, or N_MAX is 0.  Collective. */
 int kd_validation_open(struct kd_run *run, const struct kd_training_options *o,
                        const struct kd_training_setup *setup, const char *split,
                        int64_t n_max, struct kd_validation **out) KD_MUST_CHECK;

@@ -31,9 +31,9 @@ static struct kd_var *bias_of(struct kd_linear_vars *l)
 }
 
 static int linear(struct kd_block *b, struct kd_var *x, struct kd_linear_vars *l,
-                  enum kd_act act, struct kd_var **out)
+                  struct kd_var **out)
 {
-    return kd_op_linear(b->ctx, x, &l->w, bias_of(l), act, out);
+    return kd_op_linear(b->ctx, x, &l->w, bias_of(l), KD_ACT_NONE, out);
 }
 
 /* The input of a sublayer.  Pre-norm: settles x, then its norm. */
@@ -96,10 +96,10 @@ static int self_attention(struct kd_block *b, int l, struct kd_var *x,
     } else {
         desc = attention_desc(b, site_of(b, l, KD_SITE_SELF_PROBS));
         desc.causal = b->stack->which == KD_DEC;
-        KD_TRY(linear(b, x, &y->qkv, KD_ACT_NONE, &qkv));
+        KD_TRY(linear(b, x, &y->qkv, &qkv));
         KD_TRY(kd_op_self_attention(b->ctx, &desc, qkv, &mixed));
     }
-    return linear(b, mixed, &y->self_o, KD_ACT_NONE, out);
+    return linear(b, mixed, &y->self_o, out);
 }
 
 static int cross_attention(struct kd_block *b, int l, struct kd_var *x,
@@ -111,27 +111,31 @@ static int cross_attention(struct kd_block *b, int l, struct kd_var *x,
     struct kd_var *q, *kv, *mixed, cached = {0};
 
     desc.kv_seqs = b->src_seqs;
-    KD_TRY(linear(b, x, &y->cross_q, KD_ACT_NONE, &q));
+    KD_TRY(linear(b, x, &y->cross_q, &q));
     if (b->cache) {
         KD_TRY(kd_cache_cross_kv(b->cache, l, &cached));
         kv = &cached;
     } else {
-        KD_TRY(linear(b, b->enc, &y->cross_kv, KD_ACT_NONE, &kv));
+        KD_TRY(linear(b, b->enc, &y->cross_kv, &kv));
     }
     KD_TRY(kd_op_cross_attention(b->ctx, &desc, q, kv, &mixed));
-    return linear(b, mixed, &y->cross_o, KD_ACT_NONE, out);
+    return linear(b, mixed, &y->cross_o, out);
 }
 
 static int feed_forward(struct kd_block *b, int l, struct kd_var *x,
                         struct kd_var **out)
 {
     struct kd_layer *y = &b->stack->layers[l];
-    struct kd_var *h;
+    struct kd_feed_forward f = {.w1 = &y->fc1.w,
+                                .b1 = bias_of(&y->fc1),
+                                .w2 = &y->fc2.w,
+                                .b2 = bias_of(&y->fc2),
+                                .act = b->m->arch.act,
+                                .p_drop = b->m->arch.p_act,
+                                .site = site_of(b, l, KD_SITE_ACT),
+                                .row_keys = b->row_keys};
 
-    KD_TRY(linear(b, x, &y->fc1, b->m->arch.act, &h));
-    KD_TRY(kd_op_dropout(b->ctx, h, b->m->arch.p_act, site_of(b, l, KD_SITE_ACT),
-                         b->row_keys, &h));
-    return linear(b, h, &y->fc2, KD_ACT_NONE, out);
+    return kd_op_feed_forward(b->ctx, &f, x, out);
 }
 
 /* x is the settled input of layer L, which layer L - 1 output. */
@@ -171,13 +175,15 @@ struct carry {
     struct kd_arena_mark mark;
 };
 
-/* Without a tape and without taps a layer's memory may be used again by the next. */
+/* Without a tape a layer's memory may be used again by the next, if what taps ask for
+ * is copied. */
 static int carry_begin(struct kd_block *b, struct carry *c)
 {
+    const struct kd_taps *taps = b->ctx->taps;
     int64_t n = b->x->v.shape[0], d = b->x->v.shape[1];
     struct kd_tensor x, sub;
 
-    *c = (struct carry){.on = !b->ctx->tape && (!b->ctx->taps || !b->ctx->taps->n)};
+    *c = (struct carry){.on = !b->ctx->tape && (!taps || !taps->n || taps->keep)};
     if (!c->on)
         return KD_OK;
     KD_TRY(kd_arena_tensor(b->ctx->arena, b->ctx->dtype, n, d, &x));
@@ -202,6 +208,7 @@ static int carry_layer(struct kd_block *b, struct carry *c)
 {
     if (!c->on)
         return KD_OK;
+    KD_TRY(kd_taps_keep(b->m->be, b->ctx->taps));
     KD_TRY(carry_over(b->m->be, &b->x, c->x));
     KD_TRY(carry_over(b->m->be, &b->sub, c->sub));
     kd_arena_release(b->ctx->arena, c->mark);
@@ -230,7 +237,7 @@ int kd_block_stack(struct kd_block *b, struct kd_var **out)
         KD_TRY(kd_op_norm(b->ctx, &desc, b->x, &norm->gamma, &norm->beta, out));
     }
     tap_between(b, b->stack->n);
-    return KD_OK;
+    return kd_taps_keep(b->m->be, b->ctx->taps);
 }
 
 int kd_block_embed(struct kd_block *b, const int32_t *ids, const int32_t *pos,

@@ -25,9 +25,8 @@
 
 #include <xxhash.h>
 
-#define SCHEMA "kdhpc.checkpoint"
-
-enum { VERSION = 1 };
+static const struct kd_h5_schema SCHEMA = {
+    .name = "kdhpc.checkpoint", .what = "checkpoint", .version = 1};
 
 /* ---- writing ---- */
 
@@ -83,8 +82,8 @@ static int write_content(struct kd_comm *comm, struct kd_h5 *f, int64_t step,
                          const char *state, const struct kd_checkpoint_array *arrays,
                          int n_arrays)
 {
-    KD_TRY(kd_h5_set_attr(f, "schema", SCHEMA));
-    KD_TRY(kd_h5_set_attr_i64(f, "schema_version", VERSION));
+    KD_TRY(kd_h5_set_attr(f, "schema", SCHEMA.name));
+    KD_TRY(kd_h5_set_attr_i64(f, "schema_version", SCHEMA.version));
     KD_TRY(kd_h5_set_attr_i64(f, "step", step));
     KD_TRY(kd_h5_write_text(f, "state", state));
     for (int i = 0; i < n_arrays; i++)
@@ -167,25 +166,6 @@ static int list_steps(const char *dir, struct steps *out)
 
 /* ---- reading ---- */
 
-static int check_schema(struct kd_h5 *f)
-{
-    char *schema = NULL;
-    int64_t version = 0;
-    int rc = kd_h5_attr_local(f, "schema", &schema);
-
-    if (!rc && strcmp(schema, SCHEMA) != 0)
-        rc = KD_FAIL(KD_EINPUT, "%s is a %s, not a checkpoint", f->path, schema);
-    if (!rc)
-        rc = kd_h5_attr_i64_local(f, "schema_version", &version);
-    if (!rc && version != VERSION)
-        rc = KD_FAIL(KD_EINPUT,
-                     "%s has version %lld of its schema; this program reads "
-                     "version %d",
-                     f->path, (long long)version, VERSION);
-    free(schema);
-    return rc;
-}
-
 static int check_fingerprint(struct kd_h5 *f, const char *fingerprint)
 {
     struct kd_json *j = NULL;
@@ -210,7 +190,7 @@ static int validate(const char *path, const char *fingerprint)
     int rc = KD_OK;
 
     KD_TRY(kd_h5_open_local(path, &f));
-    KD_GO(check_schema(f));
+    KD_GO(kd_h5_check_schema(f, &SCHEMA));
     KD_GO(check_fingerprint(f, fingerprint));
     KD_GO(kd_store_list(path, true, &listing));
     kd_store_listing_free(&listing);
@@ -308,7 +288,7 @@ static int read_local(const char *path, const struct kd_checkpoint_array *arrays
     int rc = KD_OK;
 
     KD_TRY(kd_h5_open_local(path, &f));
-    KD_GO(check_schema(f));
+    KD_GO(kd_h5_check_schema(f, &SCHEMA));
     for (int i = 0; i < n_arrays; i++)
         KD_GO(read_array(f, &arrays[i]));
     KD_GO(kd_h5_read_text_local(f, "state", state));
@@ -322,15 +302,8 @@ int kd_checkpoint_read(struct kd_comm *comm, const char *path,
                        const struct kd_checkpoint_array *arrays, int n_arrays,
                        char **state)
 {
-    int rc;
-
     *state = NULL;
-    rc = kd_agree(comm, read_local(path, arrays, n_arrays, state));
-    if (rc) {
-        free(*state);
-        *state = NULL;
-    }
-    return rc;
+    return kd_h5_agree_text(comm, read_local(path, arrays, n_arrays, state), state);
 }
 
 /* ---- pruning ---- */

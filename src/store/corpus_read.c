@@ -20,6 +20,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+static const struct kd_h5_schema SCHEMA = {.name = "kdhpc.corpus",
+                                           .or_name = "kdhpc.labels",
+                                           .what = "corpus",
+                                           .version = KD_CORPUS_VERSION};
+
 /* Values of one dataset, in the map or in memory of their own. */
 struct column {
     const void *values;
@@ -51,26 +56,6 @@ struct kd_corpus {
 };
 
 /* ---- one file ---- */
-
-static int check_schema(struct kd_h5 *f)
-{
-    char *schema = NULL;
-    int64_t version = 0;
-    int rc = kd_h5_attr_local(f, "schema", &schema);
-
-    if (!rc && strcmp(schema, "kdhpc.corpus") != 0 &&
-        strcmp(schema, "kdhpc.labels") != 0)
-        rc = KD_FAIL(KD_EINPUT, "%s is a %s, not a corpus", f->path, schema);
-    if (!rc)
-        rc = kd_h5_attr_i64_local(f, "schema_version", &version);
-    if (!rc && version != KD_CORPUS_VERSION)
-        rc = KD_FAIL(KD_EINPUT,
-                     "%s has version %lld of its schema; this program reads "
-                     "version %d",
-                     f->path, (long long)version, KD_CORPUS_VERSION);
-    free(schema);
-    return rc;
-}
 
 /* Names of the groups of a file, for a message. */
 static int list_splits(struct kd_h5 *f, struct kd_str *out)
@@ -173,7 +158,7 @@ static int ragged_open(struct kd_h5 *f, const struct corpus_file *file,
 
 static int read_meta(struct kd_h5 *f, struct corpus_file *file)
 {
-    KD_TRY(check_schema(f));
+    KD_TRY(kd_h5_check_schema(f, &SCHEMA));
     KD_TRY(kd_h5_attr_local(f, "tokenizer_digest", &file->tokenizer_digest));
     KD_TRY(kd_h5_attr_local(f, "digest", &file->digest));
     return kd_h5_attr_i64_local(f, "vocab_size", &file->vocab_size);
@@ -347,7 +332,7 @@ static bool file_has_split(const char *path, const char *split)
 
     if (kd_format(name, sizeof name, "%s/id", split) == KD_OK &&
         kd_h5_open_local(path, &f) == KD_OK)
-        has = check_schema(f) == KD_OK && kd_h5_has(f, name);
+        has = kd_h5_check_schema(f, &SCHEMA) == KD_OK && kd_h5_has(f, name);
     kd_h5_close_local(f);
     return has;
 }
@@ -368,12 +353,7 @@ int kd_corpus_has_split(struct kd_comm *comm, char *const *paths, int64_t n_path
     return KD_OK;
 }
 
-/* ---- rows ---- */
-
-int64_t kd_corpus_size(const struct kd_corpus *c)
-{
-    return c->n;
-}
+/* ---- what the files say ---- */
 
 int64_t kd_corpus_vocab_size(const struct kd_corpus *c)
 {
@@ -397,6 +377,13 @@ const char *kd_corpus_tokenizer_digest(const struct kd_corpus *c)
 const char *kd_corpus_digest(const struct kd_corpus *c, int64_t file)
 {
     return c->files[file].digest;
+}
+
+/* ---- rows ---- */
+
+int64_t kd_corpus_size(const struct kd_corpus *c)
+{
+    return c->n;
 }
 
 /* The file of row *I, which becomes its row in that file. */

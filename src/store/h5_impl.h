@@ -61,10 +61,41 @@ int kd_h5_attr_i64_local(struct kd_h5 *f, const char *name, int64_t *out) KD_MUS
 /** Whether the file itself has attribute NAME.  Local. */
 bool kd_h5_has_attr(struct kd_h5 *f, const char *name);
 
+/** Put TEXT as attribute NAME on OBJECT of the file PATH: the same call with the same
+ * text on every rank, whose status is a local fact.  KD_EOUTPUT. */
+int kd_h5_put_text(hid_t object, const char *path, const char *name,
+                   const char *text) KD_MUST_CHECK;
+
+/** Vote on RC; on failure free and clear *TEXT, which some ranks may have.  Collective.
+ */
+int kd_h5_agree_text(struct kd_comm *comm, int rc, char **text) KD_MUST_CHECK;
+
+/** Reads the value of ARG's object in the type MEM into OUT. */
+typedef herr_t kd_h5_reader(void *arg, hid_t mem, void *out);
+
+/** Read the one string of an object with TYPE and SPACE through READ into malloc'ed
+ * *OUT.  Local.  KD_EINPUT without a message where there is not one string. */
+int kd_h5_read_string(hid_t type, hid_t space, kd_h5_reader *read, void *arg,
+                      char **out) KD_MUST_CHECK;
+
+/** What the attributes of a file must say. */
+struct kd_h5_schema {
+    const char *name, *or_name; /* allowed schemas; OR_NAME may be NULL */
+    const char *what;           /* "corpus", for a message */
+    int64_t version;
+};
+
+/** That F is what WANT says.  Local.  KD_EINPUT. */
+int kd_h5_check_schema(struct kd_h5 *f, const struct kd_h5_schema *want) KD_MUST_CHECK;
+
 /** Find dataset NAME of class and size DTYPE and check it against the file's size.
  * Local.  KD_EINPUT. */
 int kd_h5_find(struct kd_h5 *f, const char *name, enum kd_dtype dtype,
                struct kd_h5_place *out) KD_MUST_CHECK;
+
+/** Hash of the ranks' BYTES of VALUES one after the other.  Collective. */
+int kd_h5_digest_in_rank_order(struct kd_comm *comm, const void *values, int64_t bytes,
+                               uint64_t *out) KD_MUST_CHECK;
 
 /** Remember the digest of a dataset.  Local. */
 int kd_h5_note_digest(struct kd_h5 *f, const char *name, uint64_t digest) KD_MUST_CHECK;

@@ -16,7 +16,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { DEFLATE_MAX_RATIO = 1032, TEXT_MAX_BYTES = 1 << 26 };
+enum { DEFLATE_MAX_RATIO = 1032 };
 
 /* ---- open ---- */
 
@@ -87,13 +87,6 @@ int kd_h5_open(struct kd_comm *comm, const char *path, struct kd_h5 **out)
     return rc;
 }
 
-/* ---- attributes ---- */
-
-bool kd_h5_has_attr(struct kd_h5 *f, const char *name)
-{
-    return H5Aexists(f->file, name) > 0;
-}
-
 bool kd_h5_has(struct kd_h5 *f, const char *name)
 {
     char part[KD_H5_NAME_MAX];
@@ -113,121 +106,9 @@ bool kd_h5_has(struct kd_h5 *f, const char *name)
     return len > 0;
 }
 
-/* Read string attribute or scalar string dataset through READ into malloc'ed *OUT. */
-static int read_string(hid_t type, void *arg, herr_t (*read)(void *, hid_t, void *),
-                       char **out)
-{
-    hid_t mem = H5Tcopy(H5T_C_S1);
-    size_t bytes = H5Tget_size(type);
-    int rc = KD_OK;
-
-    if (mem < 0 || H5Tset_cset(mem, H5Tget_cset(type)) < 0) {
-        rc = KD_EINPUT;
-    } else if (H5Tis_variable_str(type) > 0) {
-        char *text = NULL;
-
-        if (H5Tset_size(mem, H5T_VARIABLE) < 0 || read(arg, mem, &text) < 0)
-            rc = KD_EINPUT;
-        else
-            rc = kd_strdup(text ? text : "", out);
-        H5free_memory(text);
-    } else if (bytes > TEXT_MAX_BYTES) {
-        rc = KD_EINPUT;
-    } else {
-        rc = kd_calloc((int64_t)bytes + 1, 1, out);
-        if (!rc && (H5Tset_size(mem, bytes + 1) < 0 || read(arg, mem, *out) < 0)) {
-            free(*out);
-            *out = NULL;
-            rc = KD_EINPUT;
-        }
-    }
-    if (mem >= 0)
-        H5Tclose(mem);
-    return rc;
-}
-
-static bool is_one_string(hid_t type, hid_t space)
-{
-    return type >= 0 && H5Tget_class(type) == H5T_STRING && space >= 0 &&
-           H5Sget_simple_extent_npoints(space) == 1;
-}
-
-static herr_t read_attr(void *arg, hid_t mem, void *out)
-{
-    return H5Aread(*(hid_t *)arg, mem, out);
-}
-
 static herr_t read_dataset(void *arg, hid_t mem, void *out)
 {
     return H5Dread(*(hid_t *)arg, mem, H5S_ALL, H5S_ALL, H5P_DEFAULT, out);
-}
-
-int kd_h5_attr_of(hid_t object, const char *path, const char *name, char **out)
-{
-    hid_t attr = H5I_INVALID_HID, type = H5I_INVALID_HID, space = H5I_INVALID_HID;
-    int rc = KD_OK;
-
-    *out = NULL;
-    if (H5Aexists(object, name) <= 0) {
-        rc = KD_FAIL(KD_EINPUT, "%s has no attribute %s", path, name);
-    } else {
-        attr = H5Aopen(object, name, H5P_DEFAULT);
-        type = attr >= 0 ? H5Aget_type(attr) : H5I_INVALID_HID;
-        space = attr >= 0 ? H5Aget_space(attr) : H5I_INVALID_HID;
-        if (!is_one_string(type, space) || read_string(type, &attr, read_attr, out))
-            rc = KD_FAIL(KD_EINPUT, "%s: attribute %s is not a text", path, name);
-    }
-    if (space >= 0)
-        H5Sclose(space);
-    if (type >= 0)
-        H5Tclose(type);
-    if (attr >= 0)
-        H5Aclose(attr);
-    return rc;
-}
-
-int kd_h5_attr_local(struct kd_h5 *f, const char *name, char **out)
-{
-    return kd_h5_attr_of(f->file, f->path, name, out);
-}
-
-int kd_h5_attr_i64_local(struct kd_h5 *f, const char *name, int64_t *out)
-{
-    hid_t attr = H5I_INVALID_HID, type = H5I_INVALID_HID, space = H5I_INVALID_HID;
-    int rc = KD_OK;
-
-    if (!kd_h5_has_attr(f, name))
-        return KD_FAIL(KD_EINPUT, "%s has no attribute %s", f->path, name);
-    attr = H5Aopen(f->file, name, H5P_DEFAULT);
-    type = attr >= 0 ? H5Aget_type(attr) : H5I_INVALID_HID;
-    space = attr >= 0 ? H5Aget_space(attr) : H5I_INVALID_HID;
-    if (type < 0 || H5Tget_class(type) != H5T_INTEGER || space < 0 ||
-        H5Sget_simple_extent_npoints(space) != 1 ||
-        H5Aread(attr, H5T_NATIVE_INT64, out) < 0)
-        rc = KD_FAIL(KD_EINPUT, "%s: attribute %s is not a number", f->path, name);
-    if (space >= 0)
-        H5Sclose(space);
-    if (type >= 0)
-        H5Tclose(type);
-    if (attr >= 0)
-        H5Aclose(attr);
-    return rc;
-}
-
-int kd_h5_get_attr(struct kd_h5 *f, const char *name, char **out)
-{
-    int rc = kd_agree(f->comm, kd_h5_attr_local(f, name, out));
-
-    if (rc) {
-        free(*out);
-        *out = NULL;
-    }
-    return rc;
-}
-
-int kd_h5_get_attr_i64(struct kd_h5 *f, const char *name, int64_t *out)
-{
-    return kd_agree(f->comm, kd_h5_attr_i64_local(f, name, out));
 }
 
 /* ---- datasets ---- */
@@ -376,26 +257,13 @@ int kd_h5_read_local(struct kd_h5 *f, const char *name, enum kd_dtype dtype, voi
     return KD_OK;
 }
 
-int kd_h5_read(struct kd_h5 *f, const char *name, enum kd_dtype dtype, void **out,
-               int64_t *n)
-{
-    int rc = kd_agree(f->comm, kd_h5_read_local(f, name, dtype, out, n));
-
-    if (rc) {
-        free(*out);
-        *out = NULL;
-    }
-    return rc;
-}
-
 int kd_h5_read_text_local(struct kd_h5 *f, const char *name, char **out)
 {
     struct source s;
     int rc = source_open(f, name, &s);
 
     *out = NULL;
-    if (!rc && (!is_one_string(s.type, s.space) ||
-                read_string(s.type, &s.set, read_dataset, out)))
+    if (!rc && kd_h5_read_string(s.type, s.space, read_dataset, &s.set, out))
         rc = KD_FAIL(KD_EINPUT, "%s: %s is not a text", f->path, name);
     source_close(&s);
     return rc;
@@ -403,11 +271,5 @@ int kd_h5_read_text_local(struct kd_h5 *f, const char *name, char **out)
 
 int kd_h5_read_text(struct kd_h5 *f, const char *name, char **out)
 {
-    int rc = kd_agree(f->comm, kd_h5_read_text_local(f, name, out));
-
-    if (rc) {
-        free(*out);
-        *out = NULL;
-    }
-    return rc;
+    return kd_h5_agree_text(f->comm, kd_h5_read_text_local(f, name, out), out);
 }

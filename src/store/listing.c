@@ -112,27 +112,6 @@ static int hash_values(struct kd_h5 *f, const char *name, enum kd_dtype dtype,
     return KD_OK;
 }
 
-int kd_h5_check_digest(struct kd_h5 *f, const char *name, uint64_t digest)
-{
-    char text[KD_DIGEST_CHARS + 1];
-    char *kept = NULL;
-    hid_t set = H5Dopen2(f->file, name, H5P_DEFAULT);
-    int rc;
-
-    if (set < 0)
-        return KD_H5_FAIL(KD_EINPUT, f->path, name);
-    kd_h5_digest_text(digest, text);
-    rc = kd_h5_attr_of(set, f->path, "digest", &kept);
-    if (!rc && strcmp(kept, text) != 0)
-        rc = KD_FAIL(KD_EINPUT,
-                     "%s: the content of %s has digest %s, not %s: it is "
-                     "damaged",
-                     f->path, name, text, kept);
-    free(kept);
-    H5Dclose(set);
-    return rc;
-}
-
 static int describe(struct kd_h5 *f, struct kd_store_item *item, enum kd_dtype *dtype)
 {
     hid_t set = H5Dopen2(f->file, item->name, H5P_DEFAULT);

@@ -184,8 +184,10 @@ int kd_special_read(struct kd_tokenizer *t, enum kd_layout layout,
     const struct kd_json *decoder = kd_json_has(f->config, "added_tokens_decoder")
                                         ? kd_json_get(f->config, "added_tokens_decoder")
                                         : NULL;
-    int32_t *const ids[N_SPECIAL] = {
-        [BOS] = &t->bos, [EOS] = &t->eos, [UNK] = &t->unk, [PAD] = &t->pad};
+    int32_t *const ids[N_SPECIAL] = {[BOS] = &t->special.bos,
+                                     [EOS] = &t->special.eos,
+                                     [UNK] = &t->special.unk,
+                                     [PAD] = &t->special.pad};
 
     if (decoder)
         KD_TRY(put_numbered(t, decoder, false));
@@ -226,7 +228,7 @@ static int affix_langs(struct kd_tokenizer *t, bool before,
         struct kd_affix *a = &t->affix[side];
 
         *a = (struct kd_affix){.n_before = before, .n_after = before ? 1 : 2};
-        a->after[0] = t->eos;
+        a->after[0] = t->special.eos;
         KD_TRY(lang_id(t, langs[side], before ? &a->before[0] : &a->after[1]));
     }
     return KD_OK;
@@ -252,7 +254,7 @@ int kd_affix_set(struct kd_tokenizer *t, enum kd_layout layout,
         break;
     default:
         if (kd_json_bool(config, "add_bos_token", false))
-            a.before[a.n_before++] = t->bos;
+            a.before[a.n_before++] = t->special.bos;
     }
     for (int i = 0; i < a.n_after; i++)
         if (a.after[i] < 0)

@@ -258,7 +258,8 @@ int kd_tokenizer_load(const char *dir, struct kd_tokenizer **out)
 
     *out = NULL;
     KD_TRY(kd_calloc(1, sizeof *t, &t));
-    t->bos = t->eos = t->pad = t->unk = t->unk_piece = -1;
+    t->special = (struct kd_special_ids){.bos = -1, .eos = -1, .pad = -1, .unk = -1};
+    t->unk_piece = -1;
     rc = pool_new(&t->pool);
     if (!rc)
         rc = load_into(t, dir, &files);
@@ -305,24 +306,9 @@ int64_t kd_tokenizer_size(const struct kd_tokenizer *t)
     return t->size;
 }
 
-int32_t kd_tokenizer_bos(const struct kd_tokenizer *t)
+const struct kd_special_ids *kd_tokenizer_special(const struct kd_tokenizer *t)
 {
-    return t->bos;
-}
-
-int32_t kd_tokenizer_eos(const struct kd_tokenizer *t)
-{
-    return t->eos;
-}
-
-int32_t kd_tokenizer_pad(const struct kd_tokenizer *t)
-{
-    return t->pad;
-}
-
-int32_t kd_tokenizer_unk(const struct kd_tokenizer *t)
-{
-    return t->unk;
+    return &t->special;
 }
 
 const char *kd_tokenizer_digest(const struct kd_tokenizer *t)

@@ -159,7 +159,7 @@ struct kd_tokenizer {
 
     struct kd_affix affix[2]; /* by enum kd_text_side */
     bool has_langs, lang_before;
-    int32_t bos, eos, pad, unk;
+    struct kd_special_ids special;
     int64_t size; /* ids are below it */
 
     bool decode_byte_level, decode_drop_first_mark, cleanup;

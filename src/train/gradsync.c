@@ -5,7 +5,12 @@
  * bucket b starts only after bucket b - 1: then all ranks post the same reductions in
  * the same order, whatever order backward reports ranges in, and also when a rank fails
  * half way and its ranges never come.  Padding between trainable parameters rides along
- * (it is zero everywhere); frozen parameters end a bucket.  The trainer calls this. */
+ * (it is zero everywhere); frozen parameters end a bucket.
+ *
+ * A start that fails does so alike on every rank, but one rank may be in its backward
+ * pass and another already in the finish.  So after a failure nobody starts anything
+ * more in this update, and all meet again in the sums that are under way.  The trainer
+ * calls this. */
 #include "kdhpc/train/gradsync.h"
 
 #include "kdhpc/base/mem.h"
@@ -25,6 +30,7 @@ struct kd_gradsync {
     int64_t n, cap;
     struct bucket *buckets; /* from the slab's end to its start */
     int64_t n_started;
+    int failed; /* status of the start that failed in this update, or KD_OK */
 };
 
 /* Parameters in the order of descending offsets. */
@@ -70,6 +76,7 @@ static int plan(struct kd_gradsync *s, const struct kd_param **order,
 static void rewind_buckets(struct kd_gradsync *s)
 {
     s->n_started = 0;
+    s->failed = KD_OK;
     for (int64_t b = 0; b < s->n; b++)
         s->buckets[b].missing = s->buckets[b].trainable;
 }
@@ -118,15 +125,18 @@ void kd_gradsync_free(struct kd_gradsync *s)
     free(s);
 }
 
+/* Start the next bucket, unless a start has failed before.  Collective. */
 static int start_next(struct kd_gradsync *s)
 {
     struct bucket *b = &s->buckets[s->n_started];
     struct kd_tensor t =
         kd_tensor1(s->params->grads + b->begin, KD_F32, b->end - b->begin);
 
-    KD_TRY(kd_allreduce_start(s->comm, s->params->be, t, &b->sum));
-    s->n_started++;
-    return KD_OK;
+    if (!s->failed)
+        s->failed = kd_allreduce_start(s->comm, s->params->be, t, &b->sum);
+    if (!s->failed)
+        s->n_started++;
+    return s->failed;
 }
 
 /* Length of the common part of two ranges. */

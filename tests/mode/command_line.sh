@@ -16,7 +16,7 @@ for mode in $modes; do
 done
 no_mpi --version
 expect_exit 0
-for part in "kdhpc " "MPI: " "HDF5: " "BLAS: " "CUDA: " "NCCL: "; do
+for part in "kdhpc " "MPI: " "HDF5: " "BLAS: " "compiler: " "CUDA: " "NCCL: "; do
     expect_text out.txt "$part"
 done
 for mode in $modes; do

@@ -82,6 +82,21 @@ says eval/metrics.json rougeLsum
 kd_do 3 --mode inspect --path run --verify # all ranks look, one prints
 [ "$(grep -c 'run: run, valid' out.txt)" = 1 ] || fail "not one report from three ranks"
 
+echo "ranks that see other files: rank 0 decides, and no rank is left behind"
+mkdir elsewhere
+two_views() { # PATH: rank 1 looks from another directory
+    kd_last="two views of $1"
+    kd_code=0
+    "$MPIEXEC" -n 1 -wdir "$PWD" "$KDHPC" --mode inspect --path "$1" : -n 1 -wdir "$PWD/elsewhere" \
+        "$KDHPC" --mode inspect --path "$1" >out.txt 2>err.txt </dev/null || kd_code=$?
+}
+two_views eval/metrics.json
+expect_exit 0
+two_views model
+expect_exit 0
+two_views "$corpus" # which all ranks must open
+expect_error 3 "$corpus"
+
 echo "one bit"
 damaged "$corpus" train/source_text/values "$(text_at "$corpus" "$(head -n 1 "$tiny/train.source")")"
 damaged "$corpus" test/target_text/values "$(text_at "$corpus" "$(sed -n 5p "$tiny/test.target")")"

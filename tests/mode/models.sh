@@ -22,9 +22,15 @@ config_with padded '{"vocab_size": 128, "eos_token_id": 1}'
 kd_do 1 --mode init-model --from padded.json --tokenizer tok --output_dir padded
 check "the model made from nothing" <<'P'
 config = read_json("model/config.json")
-assert [config[k] for k in ("vocab_size", "pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id",
-                            "forced_eos_token_id")] == [120, 0, 1, None, 1, 1], config
+assert [config[k] for k in ("vocab_size", "pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id")] \
+    == [120, 0, 1, None, 1], config
 assert config["init_std"] == 0.1 and config["model_type"] == "bart"
+# what the given config says of generation is in the other file
+assert not {"num_beams", "max_length", "forced_eos_token_id"} & set(config), config
+generation = {"eos_token_id": 1, "pad_token_id": 0, "decoder_start_token_id": 1, "forced_eos_token_id": 1, "num_beams": 2,
+              "max_length": 12}
+for name in ("model", "other"):
+    assert read_json(name + "/generation_config.json") == generation, name
 t, other = tensors("model"), tensors("other")
 embed = struct.unpack("<1920f", t["model.shared.weight"])
 assert not any(embed[:16])  # the row of padding
@@ -74,6 +80,21 @@ student lists --encoder_layers_to_copy 0,1,2,3,4,5,5 --decoder_layers_to_copy "[
 kd_do 1 --mode score --model lists --corpus $corpus --split val --output_dir score
 kd_do 1 $sft --max_steps 1 --save_dtype bfloat16 --output_dir half
 kd_do 2 --mode make-student --teacher half/model --decoder_layers 1 --output_dir half_student
+# an old checkpoint, with generation settings in config.json alone
+kd_do 1 --mode make-student --teacher model --output_dir old
+rm old/generation_config.json
+python3 - <<'P'
+import json
+config = json.load(open("old/config.json"))
+config.update(num_beams=3, max_length=9, length_penalty=2.0, early_stopping=True, no_repeat_ngram_size=2)
+json.dump(config, open("old/config.json", "w"))
+P
+kd_do 1 --mode make-student --teacher old --output_dir old_student
+kd_do 1 $sft --model old --max_steps 1 --output_dir old_run
+for name in old old_student; do
+    kd_do 1 --mode generate --model $name --input "$tiny/test.source" --output $name.txt
+done
+expect_same old.txt old_student.txt
 check "the students" <<'P'
 teacher = tensors("deep")
 
@@ -100,6 +121,10 @@ def copied(name, enc, dec):
 copied("table", [0, 5], [0, 6, 11])
 copied("spread", [0, 1, 2, 3, 4, 5], [0, 3, 6, 8, 11])
 copied("lists", [0, 1, 2, 3, 4, 5, 5], [4, 4, 1])
+config, generation = read_json("old_student/config.json"), read_json("old_student/generation_config.json")
+moved = {"num_beams": 3, "max_length": 9, "length_penalty": 2.0, "early_stopping": True, "no_repeat_ngram_size": 2}
+assert not set(moved) & set(config) and moved.items() <= generation.items(), (config, generation)
+assert read_json("old_run/model/generation_config.json") == generation
 half = tensors("half_student")
 assert half["model.shared.weight"] == tensors("half/model")["model.shared.weight"] and len(half["model.shared.weight"]) == 3840
 assert read_json("table/generation_config.json") == read_json("deep/generation_config.json")
@@ -111,3 +136,14 @@ refuses 2 "layer 12" --mode make-student --teacher deep --decoder_layers_to_copy
 refuses 2 "decoder_layers is 3" --mode make-student --teacher deep --decoder_layers 3 --decoder_layers_to_copy 0,1
 refuses 2 "encoder_layers" --mode make-student --teacher deep --encoder_layers 0
 refuses 3 "nowhere" --mode make-student --teacher nowhere
+
+echo "a save that fails leaves nothing of it"
+KD_FAULT=model.save:0 kd_ranks 2 --mode make-student --teacher model --output_dir failed
+if [ "$kd_code" != 0 ]; then # a build with fault sites
+    expect_error 70 "fault at model.save"
+    expect_no_path failed.part failed/config.json
+    KD_FAULT=model.save:0 kd_alone --mode make-student --teacher deep --output_dir other --overwrite
+    expect_error 70 "fault at model.save"
+    expect_no_path other.part
+    kd_do 1 --mode score --model other --corpus $corpus --split val --output_dir other_score # what was there is whole
+fi

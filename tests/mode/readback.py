@@ -29,13 +29,16 @@ class Keep(logging.Handler):
 
 
 def load(path):
-    """Model and tokenizer, without a word of complaint."""
+    """Model and tokenizer, without a word of complaint, also when the model generates and is saved."""
     transformers.utils.logging.set_verbosity_warning()
     logging.getLogger("transformers").addHandler(Keep(level=logging.WARNING))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         model, info = AutoModelForSeq2SeqLM.from_pretrained(path, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(path)
+        model.generate(**tokenizer("a word", return_tensors="pt", return_token_type_ids=False))
+        model.save_pretrained(path + ".saved")
+    assert model.generation_config.num_beams == 2 and model.generation_config.max_length == 12, model.generation_config
     assert not any(info.values()), info
     assert not RECORDS and not [w for w in caught if issubclass(w.category, UserWarning)], \
         (RECORDS, [str(w.message) for w in caught])

@@ -35,11 +35,23 @@ digits = re.findall(r'"grad_norm":([0-9.]+)', open("sft1/metrics.jsonl").read())
 assert max(len(d) for d in digits) >= 17, digits
 P
 
+echo "a batch that one rank takes in two pieces, and two ranks in one each"
+for np in 1 2; do
+    kd_do $np $sft --train_batch_size 40 --max_steps 3 --output_dir pieces$np
+done
+check "pieces of a batch" <<'P'
+assert steps("pieces1")[0]["tokens"] > 2048
+assert_same(steps("pieces1"), steps("pieces2"), 1e-6)
+P
+
 echo "a run again from its own run.yaml, and its model in score"
 kd_do 1 --config sft1/run.yaml --output_dir again
 expect_same sft1/model/model.safetensors again/model/model.safetensors
 expect_text sft1/run.yaml "# digest model "
 expect_text sft1/run.yaml "# digest corpus "
+for part in MPI HDF5 BLAS compiler ranks threads; do
+    expect_text sft1/run.yaml "# $part: "
+done
 kd_do 2 --mode score --model sft1/model --corpus $corpus --split val --output_dir score
 check "the validation loss" <<'P'
 assert lines("sft1") == lines("again")
@@ -65,6 +77,19 @@ assert len(test) == 1 and 1 <= test[0]["test_gen_len"] <= 8, test
 config = read_json("kd1/model/config.json")
 assert config["encoder_layers"] == config["decoder_layers"] == 1
 assert config["init_metadata"]["copied_decoder_layers"] == [0], config
+P
+
+echo "BLEU chooses"
+kd_do 1 $sft --val_metric bleu --learning_rate 3e-2 --max_steps 60 --val_check_interval 20 --eval_max_gen_length 20 --output_dir bleu
+kd_do 2 $sft --model bleu/model --val_metric bleu --learning_rate 0 --max_steps 1 --eval_max_gen_length 20 --output_dir bleu2
+kd_do 1 --mode eval --model bleu/model --corpus $corpus --split val --max_length 20 --output_dir bleu_eval
+check "validation by BLEU" <<'P'
+best = max(checks("bleu"), key=lambda x: x["val_bleu"])
+assert 0 < best["val_bleu"] < 100, best
+# the model that is kept gives the digits of that validation, on any number of ranks
+again = checks("bleu2")[0]
+assert {k: best[k] for k in best if k != "step"} == {k: again[k] for k in again if k != "step"}, (best, again)
+assert read_json("bleu_eval/metrics.json")["rouge1"] == best["val_rouge1"], best
 P
 
 echo "kd in the reference's arithmetic: statistics of the whole block on 1 to 3 ranks"

@@ -25,6 +25,12 @@ refuses 3 "no split train" $sft --corpus only_val/corpus.h5
 refuses 3 "--max_tokens_per_batch 30" $sft --max_tokens_per_batch 30
 refuses 3 "no examples" $sft --n_train 0
 
+mkdir no_test
+cp "$tiny"/train.* "$tiny"/val.* no_test
+kd_do 1 --mode tokenize --data_dir no_test --tokenizer tok --max_source_length 48 --max_target_length 20 --output_dir no_test
+refuses 3 "no_test/corpus.h5 has none" $sft --do_predict --corpus no_test/corpus.h5
+refuses 2 "--n_test 0" $sft --do_predict --n_test 0
+
 echo "models that do not fit"
 sed 's/"d_model": 16/"vocab_size": 110, "pad_token_id": 0, "bos_token_id": null, "eos_token_id": 1, "decoder_start_token_id": 1, "d_model": 16/' \
     "$tiny/config.json" >small.json
@@ -58,6 +64,13 @@ kd_ranks 2 $sft --max_steps 1 --output_dir taken
 expect_error 4 "taken already holds run.yaml" "--overwrite" "--resume"
 diff -r taken before >&2 || fail "a refused run changed taken"
 kd_do 1 $sft --max_steps 2 --overwrite --output_dir taken
+mkdir of_another
+touch of_another/checkpoint-00000009.h5 # newer than all that a run of four updates writes
+kd_ranks 2 $sft --max_steps 4 --save_steps 2 --output_dir of_another
+expect_error 4 "of_another already holds checkpoint-00000009.h5"
+kd_do 2 $sft --max_steps 4 --save_steps 2 --overwrite --output_dir of_another
+expect_path of_another/checkpoint-00000004.h5
+expect_no_path of_another/checkpoint-00000009.h5
 
 echo "numbers that are not"
 python3 - <<'P'

@@ -39,6 +39,11 @@ assert tensors("elsewhere/model") == tensors("best/model")  # rate 0 gives nothi
 assert [x["step"] for x in steps("elsewhere")] == [5, 6]
 P
 
+echo "a damaged newer checkpoint does not push out those that follow"
+kd_do 1 $sft --max_steps 5 --save_steps 1 --save_total_limit 1 --resume copy --output_dir copy
+expect_path copy/checkpoint-00000005.h5
+expect_no_path copy/checkpoint-00000006.h5
+
 start() { # ARGS...: in the background: $pid; returns when ten updates are done
     "$@" >out.txt 2>err.txt </dev/null &
     pid=$!

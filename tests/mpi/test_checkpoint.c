@@ -166,10 +166,8 @@ int main(void)
     };
     int failed;
 
-    comm = mpi_test_start();
-    mpi_test_dir(comm, dir, sizeof dir);
+    comm = mpi_test_start_in(dir, sizeof dir);
     failed = cmocka_run_group_tests(tests, NULL, NULL);
-    mpi_test_remove_dir(comm, dir);
-    kd_comm_stop(comm);
+    mpi_test_stop_in(comm, dir);
     return failed;
 }

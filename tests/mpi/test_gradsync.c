@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Gradient buckets: every trainable value is summed exactly once, frozen ones not at
  * all, whatever the bucket size, the order of the reports, and ranks that report
- * nothing. */
+ * nothing.  On a device, where a start can fail, a failure on one rank ends the update
+ * on all of them, wherever each of them is, and the next update is whole again. */
 #include "kdhpc/train/gradsync.h"
 
 #include "mpi_test.h"
@@ -18,7 +19,26 @@ static int no_wait(struct kd_backend *be)
     return KD_OK;
 }
 
-static const struct kd_backend_ops ops = {.sync = no_wait};
+static int n_downloads; /* until one fails; 0: none does */
+
+static int download(struct kd_backend *be, void *host, const void *device, size_t bytes)
+{
+    (void)be;
+    if (n_downloads > 0 && --n_downloads == 0)
+        return KD_FAIL(KD_ENOMEM, "no download");
+    memcpy(host, device, bytes);
+    return KD_OK;
+}
+
+static int upload(struct kd_backend *be, void *device, const void *host, size_t bytes)
+{
+    (void)be;
+    memcpy(device, host, bytes);
+    return KD_OK;
+}
+
+static const struct kd_backend_ops ops = {
+    .sync = no_wait, .download = download, .upload = upload};
 static struct kd_backend backend = {.ops = &ops, .device = KD_CPU};
 static struct kd_params params = {.be = &backend, .items = items, .grads = grads};
 
@@ -63,20 +83,23 @@ static void check(void)
 
 enum order { BACKWARD, FORWARD, SPLIT, ONLY_ROOT };
 
-static void report(struct kd_gradsync *s, enum order order)
+/* Report every parameter; false: a report failed, which ends the reports. */
+static bool report(struct kd_gradsync *s, enum order order)
 {
     if (order == ONLY_ROOT && kd_comm_rank(comm) != 0)
-        return;
+        return true;
     for (int k = 0; k < PARAMS; k++) {
         const struct kd_param *p = &items[order == FORWARD ? k : PARAMS - 1 - k];
         int64_t half = order == SPLIT ? p->count / 2 : 0;
 
         if (p->frozen)
             continue;
-        if (half)
-            assert_ok(kd_gradsync_ready(s, p->offset, half));
-        assert_ok(kd_gradsync_ready(s, p->offset + half, p->count - half));
+        if (half && kd_gradsync_ready(s, p->offset, half))
+            return false;
+        if (kd_gradsync_ready(s, p->offset + half, p->count - half))
+            return false;
     }
+    return true;
 }
 
 static void every_value_is_summed_once(void **state)
@@ -91,7 +114,7 @@ static void every_value_is_summed_once(void **state)
         assert_ok(kd_gradsync_new(comm, &params, bucket_bytes[k], &s));
         for (int order = BACKWARD; order <= ONLY_ROOT; order++) {
             fill();
-            report(s, order);
+            assert_true(report(s, order));
             assert_ok(kd_gradsync_finish(s));
             check();
         }
@@ -99,10 +122,46 @@ static void every_value_is_summed_once(void **state)
     }
 }
 
+/* Rank FAILING cannot download bucket NTH (from 1). */
+static void one_failure(struct kd_gradsync *s, enum order order, int failing, int nth)
+{
+    fill();
+    n_downloads = kd_comm_rank(comm) == failing ? nth : 0;
+    (void)report(s, order);
+    assert_int_equal(kd_gradsync_finish(s), KD_ENOMEM);
+    assert_int_equal(kd_comm_failed_rank(comm), failing);
+    kd_error_clear();
+    n_downloads = 0;
+    fill();
+    assert_true(report(s, order));
+    assert_ok(kd_gradsync_finish(s));
+    check();
+}
+
+static void a_failed_start_ends_all_ranks(void **state)
+{
+    int size = kd_comm_size(comm);
+    struct kd_gradsync *s = NULL;
+
+    (void)state;
+    if (size == 1)
+        return; /* nothing is summed */
+    lay_out();
+    backend.device = KD_CUDA;
+    assert_ok(kd_gradsync_new(comm, &params, 400, &s));
+    for (int order = BACKWARD; order <= ONLY_ROOT; order++)
+        for (int failing = 0; failing < size; failing++)
+            for (int nth = 1; nth <= 5; nth++)
+                one_failure(s, order, failing, nth);
+    kd_gradsync_free(s);
+    backend.device = KD_CPU;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_value_is_summed_once),
+        cmocka_unit_test(a_failed_start_ends_all_ranks),
     };
     int failed;
 

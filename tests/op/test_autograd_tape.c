@@ -258,7 +258,7 @@ static void test_steady_step_allocates_nothing(void **state)
 static void test_taps(void **state)
 {
     struct kd_tap items[] = {{"enc.1.out", NULL}, {"enc.final", NULL}, {"x.y", NULL}};
-    struct kd_taps taps = {3, items};
+    struct kd_taps taps = {.n = 3, .items = items};
     struct kd_var *y;
     struct graph g;
 
@@ -272,6 +272,36 @@ static void test_taps(void **state)
     assert_null(kd_taps_find(&taps, "x.y"));
     assert_null(kd_taps_find(&taps, "enc.2.out"));
     assert_null(kd_taps_find(NULL, "enc.1.out"));
+    graph_close(&g);
+}
+
+/* Kept values outlive the memory that they were published in. */
+static void test_taps_keep(void **state)
+{
+    struct kd_tap items[] = {{"enc.0.out", NULL}, {"x.y", NULL}};
+    struct kd_var keep[2] = {0};
+    struct kd_taps taps = {2, items, keep};
+    struct kd_tensor want;
+    struct kd_var *published;
+    struct graph g;
+
+    (void)state;
+    open_stack(&g);
+    OK(kd_arena_tensor(g.arena, KD_F32, N, D, &keep[0].v));
+    OK(kd_arena_tensor(g.arena, KD_F32, N, D, &want));
+    g.ctx.taps = &taps;
+    g.ctx.tape = NULL;
+    stack(&g, &g.leaf[0], 2);
+    published = kd_taps_find(&taps, "enc.0.out");
+    assert_ptr_not_equal(published, &keep[0]);
+    memcpy(want.data, published->v.data, kd_tensor_bytes(&want));
+    OK(kd_taps_keep(g.be, &taps));
+    memset(published->v.data, 0, kd_tensor_bytes(&want));
+    OK(kd_taps_keep(g.be, &taps)); /* copies once */
+    assert_ptr_equal(kd_taps_find(&taps, "enc.0.out"), &keep[0]);
+    assert_memory_equal(keep[0].v.data, want.data, kd_tensor_bytes(&want));
+    assert_null(kd_taps_find(&taps, "x.y"));
+    OK(kd_taps_keep(g.be, NULL));
     graph_close(&g);
 }
 
@@ -371,6 +401,7 @@ int main(void)
         cmocka_unit_test(test_residual_hands_over),
         cmocka_unit_test(test_steady_step_allocates_nothing),
         cmocka_unit_test(test_taps),
+        cmocka_unit_test(test_taps_keep),
         cmocka_unit_test(test_wrong_shape),
         cmocka_unit_test(test_arena_marks),
         cmocka_unit_test(test_arena_reset),

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Products against double precision: transposes, windows, alpha, beta, bias,
- * activations, empty shapes. */
+ * activations, empty shapes; and the bits of a row, which do not depend on the rows
+ * around it. */
 #include "op_test.h"
 
 struct shape {
@@ -122,6 +123,80 @@ static void large(void **state)
                   KD_ACT_NONE, false);
     check_product((struct shape){6, 3001, 64}, false, true, 2.0f, 0.0f, true,
                   KD_ACT_SILU, false);
+    check_product((struct shape){300, 700, 600}, true, true, 0.5f, 2.0f, true,
+                  KD_ACT_TANH, true);
+    check_product((struct shape){40, 50, 30}, false, true, 0.0f, 0.5f, true,
+                  KD_ACT_NONE, true);
+}
+
+/* One more and one less than tiles, vectors, strips and steps of k of any width. */
+static void borders(void **state)
+{
+    const int64_t near[] = {7, 9, 13, 15, 17, 31, 33, 47, 49, 65};
+    const int64_t depths[] = {15, 17, 255, 257, 511, 513, 769};
+
+    (void)state;
+    for (int i = 0; i < 36; i++) {
+        struct shape s = {near[i % 10], near[(i * 3 + i / 10) % 10], depths[i % 7]};
+
+        check_product(s, i & 1, i & 2, 1.0f, i % 3 ? 1.0f : 0.0f, false, KD_ACT_NONE,
+                      false);
+    }
+}
+
+/* C's row I, or rows from I on, from a product of ROWS of the rows of G. */
+static void check_rows(struct kd_backend *be, const struct kd_gemm *g, const float *c0,
+                       int64_t i, int64_t rows, float *c)
+{
+    struct kd_gemm part = *g;
+    size_t bytes = (size_t)(rows * g->c.ld) * sizeof(float);
+
+    part.a.data = (float *)g->a.data + (g->trans_a ? i : i * g->a.ld);
+    *(g->trans_a ? &part.a.cols : &part.a.rows) = rows;
+    part.c.data = c;
+    part.c.rows = rows;
+    memcpy(c, c0 + i * g->c.ld, bytes);
+    assert_int_equal(be->ops->gemm(be, &part), 0);
+    assert_memory_equal(c, (float *)g->c.data + i * g->c.ld, bytes);
+}
+
+/* A row alone, in a few and in a batch of 130, with any number of threads. */
+static void same_bits_in_any_batch(void **state)
+{
+    enum { M = 130 };
+    const struct shape shapes[] = {
+        {M, 256, 256}, {M, 1000, 64}, {M, 100, 1000}, {M, 37, 70}, {M, 1, 300}};
+
+    (void)state;
+    if (!strstr(ot_library(), "AVX"))
+        skip(); /* products are OpenBLAS's there */
+    for (int e = 0; e < 20; e++) {
+        struct shape s = shapes[e % 5];
+        bool trans_a = e & 1, trans_b = e & 2, add = e % 3 == 0;
+        struct kd_gemm g = {.trans_a = trans_a,
+                            .trans_b = trans_b,
+                            .alpha = 0.7f,
+                            .beta = add ? 1.0f : 0.0f,
+                            .act = KD_ACT_GELU};
+        float *c0, *c;
+
+        g.a = trans_a ? matrix(s.k, M, 3) : matrix(M, s.k, 5);
+        g.b = trans_b ? matrix(s.n, s.k, 2) : matrix(s.k, s.n, 0);
+        g.c = matrix(M, s.n, 0);
+        g.bias = ot_normal(s.n, 1.0);
+        c0 = ot_copy(g.c.data, M * g.c.ld);
+        c = ot_nan(M * g.c.ld);
+        OT_EACH_BACKEND(be)
+        {
+            memcpy(g.c.data, c0, (size_t)(M * g.c.ld) * sizeof *c0);
+            assert_int_equal(be->ops->gemm(be, &g), 0);
+            ot_same(g.c.data);
+            for (int64_t i = 0; i < M; i += 43)
+                check_rows(be, &g, c0, i, 1, c);
+            check_rows(be, &g, c0, 3, 4, c);
+            check_rows(be, &g, c0, 50, 77, c);
+        }
+    }
 }
 
 /* What a library may fuse into the product, and shapes for which it may refuse to. */
@@ -196,6 +271,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(small_and_odd, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(large, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(epilogues, ot_setup, ot_teardown),
+        cmocka_unit_test_setup_teardown(borders, ot_setup, ot_teardown),
+        cmocka_unit_test_setup_teardown(same_bits_in_any_batch, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(empty, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(activations, ot_setup, ot_teardown),
     };

@@ -32,26 +32,31 @@ static inline struct kd_comm *mpi_test_start(void)
     return comm;
 }
 
-/** A fresh directory, the same on every rank, into DIR[CAP]. */
-static inline void mpi_test_dir(struct kd_comm *comm, char *dir, size_t cap)
+/** Start the ranks in a fresh directory, the same on every rank: its name into
+ * DIR[CAP].
+ */
+static inline struct kd_comm *mpi_test_start_in(char *dir, size_t cap)
 {
+    struct kd_comm *comm = mpi_test_start();
+
     if (kd_comm_rank(comm) == 0) {
         snprintf(dir, cap, "/tmp/kdhpc-test-XXXXXX");
         assert_non_null(mkdtemp(dir));
     }
     assert_ok(kd_bcast(comm, dir, (int64_t)cap, 0));
+    return comm;
 }
 
-/** Remove the flat directory DIR and its files. */
-static inline void mpi_test_remove_dir(struct kd_comm *comm, const char *dir)
+/** Remove the flat directory DIR with its files, and stop the ranks. */
+static inline void mpi_test_stop_in(struct kd_comm *comm, const char *dir)
 {
     char command[300];
 
     assert_ok(kd_barrier(comm));
-    if (kd_comm_rank(comm) != 0)
-        return;
     snprintf(command, sizeof command, "rm -r '%s'", dir);
-    assert_int_equal(system(command), 0);
+    if (kd_comm_rank(comm) == 0)
+        assert_int_equal(system(command), 0);
+    kd_comm_stop(comm);
 }
 
 #endif

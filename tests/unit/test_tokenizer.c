@@ -92,9 +92,9 @@ static void matches_reference(void **state)
     expected = parse(path);
     t = load(dir);
     assert_int_equal(kd_tokenizer_size(t), kd_json_int(expected, "size", -2));
-    assert_int_equal(kd_tokenizer_eos(t), kd_json_int(expected, "eos", -1));
-    assert_int_equal(kd_tokenizer_pad(t), kd_json_int(expected, "pad", -1));
-    assert_int_equal(kd_tokenizer_bos(t), kd_json_int(expected, "bos", -1));
+    assert_int_equal(kd_tokenizer_special(t)->eos, kd_json_int(expected, "eos", -1));
+    assert_int_equal(kd_tokenizer_special(t)->pad, kd_json_int(expected, "pad", -1));
+    assert_int_equal(kd_tokenizer_special(t)->bos, kd_json_int(expected, "bos", -1));
     assert_true(n > 100);
     for (int64_t i = 0; i < n; i++) {
         const char *text = kd_json_as_str(kd_json_at(texts, i), NULL);
@@ -355,9 +355,9 @@ static void trained_tokenizers_load(void **state)
         assert_int_equal(kd_tokenizer_train(&training, dir), KD_OK);
         t = load(dir);
         assert_int_equal(kd_tokenizer_size(t), 90);
-        assert_int_equal(kd_tokenizer_pad(t), 0);
-        assert_int_equal(kd_tokenizer_eos(t), 1);
-        assert_int_equal(kd_tokenizer_unk(t), 2);
+        assert_int_equal(kd_tokenizer_special(t)->pad, 0);
+        assert_int_equal(kd_tokenizer_special(t)->eos, 1);
+        assert_int_equal(kd_tokenizer_special(t)->unk, 2);
         assert_int_equal(kd_tokenizer_encode(t, KD_TARGET, line, (int64_t)strlen(line),
                                              0, &ids, NULL),
                          KD_OK);

@@ -12,6 +12,24 @@
 int kd_op_linear(struct kd_ctx *ctx, struct kd_var *x, struct kd_var *w,
                  struct kd_var *b, enum kd_act act, struct kd_var **out) KD_MUST_CHECK;
 
+/** A feed-forward sublayer: two linear layers, an activation and dropout between them.
+ */
+struct kd_feed_forward {
+    struct kd_var *w1, *b1; /* [ffn, d], [ffn] or NULL */
+    struct kd_var *w2, *b2; /* [d_out, ffn], [d_out] or NULL */
+    enum kd_act act;
+    float p_drop; /* of the activation's values, at SITE */
+    uint32_t site;
+    const uint64_t *row_keys;
+    int64_t chunk_rows; /* 0: about 1,000 */
+};
+
+/** out [n, d_out] = dropout(act(x [n, d] W1^T + b1)) W2^T + b2, a chunk of rows at a
+ * time: of what lies between the layers only the value before the activation is kept,
+ * and nothing at all without a tape. */
+int kd_op_feed_forward(struct kd_ctx *ctx, const struct kd_feed_forward *f,
+                       struct kd_var *x, struct kd_var **out) KD_MUST_CHECK;
+
 /** out [n, d] = scale * table[ids] (+ pos[pos_ids]); the lookup gradient of row PAD_ID
  * (-1: none) is dropped. */
 int kd_op_embed(struct kd_ctx *ctx, struct kd_var *table, const int32_t *ids, int64_t n,

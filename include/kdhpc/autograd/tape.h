@@ -5,8 +5,9 @@
  * node whose back function adds to the gradients of its inputs.  Frozen parts thus cost
  * nothing.  Gradients of activations come from a pool inside the tape and return to it
  * as soon as the node that made the value has run, so backward needs a few buffers
- * only, not a copy of the forward pass.  Gradients of parameters are views of the
- * gradient slab, zeroed by its owner.
+ * only, not a copy of the forward pass.  The values of the nodes that have run are
+ * given to that pool too: after backward the results of recorded ops are gone.
+ * Gradients of parameters are views of the gradient slab, zeroed by its owner.
  *
  * Values of a pass have one compute type, the context's; the gradient of an activation
  * has the type of its value, the gradient of a parameter is float32 whatever type the
@@ -42,6 +43,8 @@ struct kd_tap {
 struct kd_taps {
     int n;
     struct kd_tap *items;
+    struct kd_var *keep; /* [n], or NULL: where kd_taps_keep copies what was published,
+                            so that its own memory may go */
 };
 
 /** What every op needs to know. */
@@ -80,6 +83,10 @@ size_t kd_tape_peak_bytes(const struct kd_tape *t); /* of the gradient pool */
  * Local. */
 void kd_tap(struct kd_ctx *ctx, const char *stack, int layer, const char *what,
             struct kd_var *var);
+
+/** Copy what was published since the last call to its place in TAPS->keep, if there is
+ * one; the tap then holds the copy.  TAPS may be NULL.  Local. */
+int kd_taps_keep(struct kd_backend *be, struct kd_taps *taps) KD_MUST_CHECK;
 
 /** The published var, or NULL.  Local. */
 struct kd_var *kd_taps_find(const struct kd_taps *taps, const char *name);

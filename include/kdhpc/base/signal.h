@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A request to stop: SIGTERM, SIGUSR1 and SIGINT set a flag that the training loop
- * reads at its next step, saves, and ends with KD_ESTOPPED. */
+ * reads at its next step, and generation before its next batch; what is to be kept is
+ * saved, and the run ends with KD_ESTOPPED. */
 #ifndef KDHPC_BASE_SIGNAL_H
 #define KDHPC_BASE_SIGNAL_H
 

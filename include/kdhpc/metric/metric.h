@@ -29,6 +29,23 @@ int kd_rouge_score(struct kd_rouge_scorer *s, const char *target, int64_t target
                    const char *prediction, int64_t prediction_len,
                    struct kd_rouge *out) KD_MUST_CHECK;
 
+enum { KD_BLEU_ORDERS = 4 };
+
+/** Sums over pairs from which corpus BLEU comes; zero-initialise.  Counts, so sums of
+ * sums are exact in any order. */
+struct kd_bleu {
+    double correct[KD_BLEU_ORDERS], total[KD_BLEU_ORDERS]; /* n-grams by order - 1 */
+    double prediction_tokens, target_tokens;
+};
+
+/** Count a pair of texts (valid UTF-8).  Local.  KD_ENOMEM. */
+int kd_bleu_add(struct kd_bleu *b, const char *target, int64_t target_len,
+                const char *prediction, int64_t prediction_len) KD_MUST_CHECK;
+
+/** BLEU of the pairs counted, 0..100, as sacrebleu computes it with its defaults
+ * (13a tokens, exponential smoothing).  Local. */
+double kd_bleu_score(const struct kd_bleu *b);
+
 /** Mean of V[n] and the 2.5 and 97.5 percentiles (linear interpolation) of N_RESAMPLES
  * bootstrap means, drawn from SEED; 0 resamples: LOW and HIGH are the mean.  Local.
  * KD_ENOMEM. */

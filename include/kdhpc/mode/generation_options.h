@@ -38,12 +38,13 @@ typedef const int32_t *(*kd_source_fn)(const void *arg, int64_t i, int64_t *n);
 
 /** Generate for sources 0..n-1 (batches formed globally, longest first, dealt whole
  * over the ranks), results on the rank that made them.  IDS[i] keys the sampler.
- * Collective at the end only.  PROGRESS_LABEL may be NULL. */
+ * Collective at the end only.  PROGRESS_LABEL may be NULL.  STOP (may be NULL) is asked
+ * before each batch: KD_ESTOPPED if it says yes on some rank. */
 int kd_generate_dealt(struct kd_run *run, struct kd_model *m,
                       const struct kd_generation *g, kd_source_fn source,
                       const void *arg, const int64_t *ids, int64_t n,
                       int64_t batch_size, const char *progress_label,
-                      struct kd_generated_set *out) KD_MUST_CHECK;
+                      bool (*stop)(void), struct kd_generated_set *out) KD_MUST_CHECK;
 
 /** Collect the sets on every rank into rows in index order, all N sources.  Collective.
  */

@@ -36,12 +36,13 @@ struct kd_mode {
     const struct kd_opt_group *groups;
     int n_groups;
     size_t config_bytes;
-    /** Files and directories this mode would write under output_dir, NULL-terminated;
-     * refused if present without
-     *  --overwrite.  A mode with --resume passes RESUMES true in its config check. */
+    /** Names, or patterns of names (fnmatch), that this mode would write under
+     * output_dir, NULL-terminated; refused if present without --overwrite, unless the
+     * mode resumes. */
     const char *const *outputs;
     bool needs_output_dir;
     bool computes; /* runs a model, so it takes a GPU where there is one */
+    bool stops;    /* asks kd_stop_requested, and ends with KD_ESTOPPED */
     /** Local checks of combinations before anything is created; may be NULL. KD_EUSAGE.
      */
     int (*check)(const struct kd_common *common, void *config);

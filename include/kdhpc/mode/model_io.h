@@ -17,13 +17,21 @@ int kd_model_load(struct kd_run *run, const char *dir,
 /** Write M to DIR (config.json, generation_config.json, model.safetensors in DTYPE,
  * tokenizer files copied from TOKENIZER_DIR if not NULL), through DIR.part and a
  * rename; replaces an existing DIR.  Collective, rank 0 writes. GENERATION (borrowed,
- * may be NULL: made from the config) is the generation_config.json to write. */
+ * may be NULL: made from the config) is the generation_config.json to write; the
+ * config.json has no generation settings.  A failure leaves DIR as it was and no
+ * DIR.part. */
 int kd_model_save(struct kd_run *run, struct kd_model *m, const char *dir,
                   enum kd_dtype dtype, const char *tokenizer_dir,
                   const struct kd_json *generation) KD_MUST_CHECK;
 
 /** Parsed DIR/generation_config.json, or *OUT NULL if there is none.  Local. */
 int kd_generation_json(const char *dir, struct kd_json **out) KD_MUST_CHECK;
+
+/** Take the generation settings out of CONFIG, of a model of ARCH, and make *OUT the
+ * generation_config.json that goes with it: GIVEN if not NULL, else what CONFIG said.
+ * Local. */
+int kd_generation_move(struct kd_json *config, const struct kd_arch *arch,
+                       const struct kd_json *given, struct kd_json **out) KD_MUST_CHECK;
 
 /** dtype of the weights in DIR (of its first floating tensor).  Local. */
 int kd_model_dir_dtype(const char *dir, enum kd_dtype *out) KD_MUST_CHECK;

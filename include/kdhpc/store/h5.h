@@ -2,8 +2,7 @@
 /* Parallel HDF5 with agreed errors: the only calls into the library.
  *
  * A write is: local count, exclusive scan, vote, one collective hyperslab write, vote.
- * Files are written as PATH.part and renamed when they are whole.  Reading of whole
- * datasets by every rank goes through the same calls. */
+ * Files are written as PATH.part and renamed when they are whole. */
 #ifndef KDHPC_STORE_H5_H
 #define KDHPC_STORE_H5_H
 
@@ -44,10 +43,8 @@ int kd_h5_set_attr(struct kd_h5 *f, const char *name, const char *text) KD_MUST_
 int kd_h5_set_attr_i64(struct kd_h5 *f, const char *name, int64_t value) KD_MUST_CHECK;
 int kd_h5_write_text(struct kd_h5 *f, const char *name, const char *text) KD_MUST_CHECK;
 
-/** Reads: the whole dataset on every rank into malloc'ed *OUT (caller frees) with its
- * number of values.  Collective. */
-int kd_h5_read(struct kd_h5 *f, const char *name, enum kd_dtype dtype, void **out,
-               int64_t *n) KD_MUST_CHECK;
+/** Texts and attributes on every rank; *OUT is malloc'ed (caller frees).  Collective.
+ */
 int kd_h5_read_text(struct kd_h5 *f, const char *name, char **out) KD_MUST_CHECK;
 int kd_h5_get_attr(struct kd_h5 *f, const char *name,
                    char **out) KD_MUST_CHECK; /* KD_EINPUT if absent */

@@ -42,7 +42,8 @@ struct kd_backend {
 
 /** C[m,n] = act(alpha op(A) op(B) + beta C + bias): op(A) is [m,k], op(B) is [k,n].  A
  * and B have one type; C and pre have it too, or are float32 (logits, gradients of
- * weights). */
+ * weights).  On a CPU with AVX2 or AVX-512 a row of C has the same bits whatever rows
+ * are computed with it. */
 struct kd_gemm {
     bool trans_a, trans_b; /* A is stored [k,m]; B is stored [n,k] */
     float alpha, beta;
@@ -181,13 +182,14 @@ struct kd_backend_ops {
     int (*axpy)(struct kd_backend *be, float alpha, struct kd_tensor x,
                 struct kd_tensor y); /* y += alpha x; x and y may differ in type */
     int (*scale)(struct kd_backend *be, float alpha, struct kd_tensor x);
-    /* y = act(pre) */
+    /* y = act(pre), on a CPU the bits of gemm's; y may be pre */
     int (*act)(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
                struct kd_tensor y);
     int (*act_back)(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
                     struct kd_tensor dy,
                     struct kd_tensor dx); /* dx = dy act'(pre); dx may be dy */
-    /* out (+)= dropout(x), x [rows, cols]; its own backward */
+    /* out (+)= dropout(x), x [rows, cols]; its own backward; out may be x without acc
+     */
     int (*dropout)(struct kd_backend *be, const struct kd_dropout *d,
                    struct kd_tensor x, struct kd_tensor out, bool acc);
     int (*cast)(struct kd_backend *be, struct kd_tensor src, struct kd_tensor dst);
@@ -264,8 +266,8 @@ void kd_backend_cuda_tf32(struct kd_backend *be, bool on);
  * NVIDIA H100 80GB HBM3", or "no CUDA".  Local. */
 const char *kd_backend_cuda_library(void);
 
-/** One line about the library behind the products, e.g. "OpenBLAS 0.3.21 (openmp),
- * AVX-512".  Local. */
+/** One line about the products' kernels and the library beside them, e.g. "AVX-512
+ * kernels; OpenBLAS 0.3.21 (openmp)".  Local. */
 const char *kd_backend_cpu_library(void);
 
 #endif

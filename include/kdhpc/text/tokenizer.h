@@ -24,10 +24,13 @@ int kd_tokenizer_load(const char *dir, struct kd_tokenizer **out) KD_MUST_CHECK;
 void kd_tokenizer_free(struct kd_tokenizer *t);
 
 int64_t kd_tokenizer_size(const struct kd_tokenizer *t); /* ids are below it */
-int32_t kd_tokenizer_bos(const struct kd_tokenizer *t);  /* special ids, -1: none */
-int32_t kd_tokenizer_eos(const struct kd_tokenizer *t);
-int32_t kd_tokenizer_pad(const struct kd_tokenizer *t);
-int32_t kd_tokenizer_unk(const struct kd_tokenizer *t);
+
+/** Ids of the special tokens; -1: the tokenizer has none. */
+struct kd_special_ids {
+    int32_t bos, eos, pad, unk;
+};
+
+const struct kd_special_ids *kd_tokenizer_special(const struct kd_tokenizer *t);
 
 /** Content digest of the tokenizer's files (xxh64 in hex, 16 digits).  Local. */
 const char *kd_tokenizer_digest(const struct kd_tokenizer *t);

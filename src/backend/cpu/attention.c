@@ -8,7 +8,7 @@
  * Backward makes the probabilities again from q, k and the saved log-sum-exp.  A few
  * query rows (decoding) use dot products with the keys where they lie. */
 #include "cpu_impl.h"
-#include "kernel.h"
+#include "transpose.h"
 #include "vecmath.h"
 
 enum { Q_BLOCK = 48, PAD = KN_COLS, FEW_ROWS = 8 };
@@ -82,28 +82,6 @@ static void pack_rows(float *dst, struct window src, int64_t rows, int64_t width
         memcpy(dst + r * width, src.data + r * src.ld, (size_t)width * sizeof(float));
 }
 
-/* DST [width, ld] = SRC [rows, width] transposed, zeros up to LD. */
-static void pack_transposed(float *dst, int64_t ld, struct window src, int64_t rows,
-                            int64_t width)
-{
-    int64_t r0 = 0;
-
-    for (; r0 + KN_WIDTH <= rows; r0 += KN_WIDTH) {
-        for (int64_t c = 0; c < width; c++) {
-            const float *x = src.data + r0 * src.ld + c;
-            float strip[KN_WIDTH];
-
-            for (int i = 0; i < KN_WIDTH; i++)
-                strip[i] = x[i * src.ld];
-            memcpy(dst + c * ld + r0, strip, sizeof strip);
-        }
-    }
-    for (int64_t c = 0; c < width; c++) {
-        for (int64_t r = r0; r < ld; r++)
-            dst[c * ld + r] = r < rows ? src.data[r * src.ld + c] : 0.0f;
-    }
-}
-
 /* P[n] times the dropout mask of query row ROW under head HEAD. */
 static void drop_probabilities(const struct kd_dropout *d, int64_t row, int64_t head,
                                float *p, int64_t n)
@@ -140,23 +118,59 @@ static int64_t keys_of(const struct kd_attention *a, int64_t pos, int64_t n_keys
     return a->causal ? cpu_min(pos + 1, n_keys) : n_keys;
 }
 
-/* Scores of all N rows, FEW_ROWS at most, from the keys where they lie. */
+static void prefetch_floats(const float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i += 16)
+        __builtin_prefetch(x + i);
+}
+
+/* Scores of ROWS (constant) rows Q with all keys K: as many keys at a time as make a
+ * vector of scores, whose sums are taken together.  Keys lie far apart: the next ones,
+ * and the values V of these, are on their way meanwhile. */
+KN_INLINE void few_rows_scores(int rows, struct window q, struct window k,
+                               struct window v, int64_t n_k, int64_t hd, float scale,
+                               float *out, int64_t ld)
+{
+    int keys = KN_WIDTH / rows;
+    int64_t t = 0;
+
+    for (; t + keys <= n_k && hd % KN_WIDTH == 0; t += keys) {
+        const float *x = k.data + t * k.ld;
+        kn_vec acc[KN_WIDTH];
+        float sums[KN_WIDTH];
+
+        for (int i = 0; i < keys; i++) {
+            prefetch_floats(x + (keys + i) * k.ld, hd);
+            prefetch_floats(v.data + (t + i) * v.ld, hd);
+        }
+        for (int i = 0; i < KN_WIDTH; i++)
+            acc[i] = (kn_vec){0};
+        for (int64_t c = 0; c < hd; c += KN_WIDTH) {
+            for (int i = 0; i < KN_WIDTH; i++)
+                acc[i] = kn_fma(kn_load(q.data + i / keys * q.ld + c),
+                                kn_load(x + i % keys * k.ld + c), acc[i]);
+        }
+        kn_store(sums, scale * kn_sums(acc));
+        for (int r = 0; r < rows; r++)
+            memcpy(out + r * ld + t, sums + r * keys, (size_t)keys * sizeof *out);
+    }
+    for (; t < n_k; t++)
+        kn_dots(rows, q.data, q.ld, k.data + t * k.ld, hd, scale, out + t, ld);
+}
+
+/* Scores of all rows, FEW_ROWS at most, from the keys where they lie. */
 static void few_scores(const struct kd_attention *a, const struct head *s)
 {
-    struct window q = head_of(a->q, s->q0, s->h, a->head_dim),
-                  k = head_of(a->k, s->k0, s->kv_head, a->head_dim);
+    int64_t hd = a->head_dim, r = 0;
+    struct window q = head_of(a->q, s->q0, s->h, hd),
+                  k = head_of(a->k, s->k0, s->kv_head, hd),
+                  v = head_of(a->v, s->k0, s->kv_head, hd);
+    float *out = s->scores;
 
-    for (int64_t t = 0; t < s->n_k; t++) {
-        const float *key = k.data + t * k.ld;
-        int64_t r = 0;
-
-        for (; r + 4 <= s->n_q; r += 4)
-            kn_dots(4, q.data + r * q.ld, q.ld, key, a->head_dim, a->scale,
-                    s->scores + r * s->ld + t, s->ld);
-        for (; r < s->n_q; r++)
-            kn_dots(1, q.data + r * q.ld, q.ld, key, a->head_dim, a->scale,
-                    s->scores + r * s->ld + t, s->ld);
-    }
+    for (; r + 4 <= s->n_q; r += 4, q.data += 4 * q.ld, out += 4 * s->ld)
+        few_rows_scores(4, q, k, v, s->n_k, hd, a->scale, out, s->ld);
+    for (; r < s->n_q; r++, q.data += q.ld, out += s->ld)
+        few_rows_scores(1, q, k, v, s->n_k, hd, a->scale, out, s->ld);
 }
 
 /* Softmax and dropout of the scores of rows [FIRST, FIRST + N) over N_KEYS columns, and
@@ -216,8 +230,9 @@ static void attention_task(void *arg, int64_t task, int thread)
     bool few = s.n_q <= FEW_ROWS;
 
     if (!few) {
-        pack_transposed(s.kt, s.ld, head_of(a->k, s.k0, s.kv_head, a->head_dim), s.n_k,
-                        a->head_dim);
+        struct window k = head_of(a->k, s.k0, s.kv_head, a->head_dim);
+
+        kn_pack_transposed(s.kt, s.ld, k.data, k.ld, s.n_k, a->head_dim);
         pack_rows(s.v, head_of(a->v, s.k0, s.kv_head, a->head_dim), s.n_k, a->head_dim);
     }
     for (int64_t first = 0; first < s.n_q; first += Q_BLOCK)
@@ -330,8 +345,8 @@ static void attention_back_task(void *arg, int64_t task, int thread)
 
     zero_rows(head_of(j->dk, s.k0, kv_head, hd), seen, s.n_k, hd);
     zero_rows(head_of(j->dv, s.k0, kv_head, hd), seen, s.n_k, hd);
-    pack_transposed(s.kt, s.ld, k, seen, hd);
-    pack_transposed(s.vt, s.ld, v, seen, hd);
+    kn_pack_transposed(s.kt, s.ld, k.data, k.ld, seen, hd);
+    kn_pack_transposed(s.vt, s.ld, v.data, v.ld, seen, hd);
     pack_rows(s.k, k, seen, hd);
     for (s.h = first_head; s.h < first_head + group; s.h++) {
         for (int64_t first = (s.n_q - 1) / Q_BLOCK * Q_BLOCK; first >= 0;
@@ -367,10 +382,7 @@ enum { CACHED_ROWS = 4, CACHED_VECS = 4 };
 
 static void prefetch_row(struct kd_mat m, int64_t row)
 {
-    const char *p = (const char *)((const float *)m.data + row * m.ld);
-
-    for (int64_t i = 0; i < m.cols * (int64_t)sizeof(float); i += 64)
-        __builtin_prefetch(p + i);
+    prefetch_floats((const float *)m.data + row * m.ld, m.cols);
 }
 
 /* OUT[VECS vectors] = sum_t P[t] V_t */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The CPU backend: its table, memory, threads and scratch.
  *
- * OpenBLAS runs with one thread; all parallelism is the loop below over tasks that
- * depend on shapes only.  The team always has the backend's full number of threads,
- * because OpenMP runtimes rebuild their pool when the number changes. */
+ * All parallelism is the loop below over tasks; OpenBLAS, where it is called, runs with
+ * one thread.  The team always has the backend's full number of threads, because OpenMP
+ * runtimes rebuild their pool when the number changes. */
 #include "cpu_impl.h"
 
 #include "kdhpc/base/mem.h"
@@ -262,12 +262,10 @@ int kd_backend_cpu(int n_threads, struct kd_backend **out)
 #define CPU_ISA "AVX-512"
 #elif defined(__AVX2__)
 #define CPU_ISA "AVX2"
-#elif defined(__ARM_FEATURE_SVE)
-#define CPU_ISA "SVE"
 #elif defined(__ARM_NEON)
 #define CPU_ISA "NEON"
 #else
-#define CPU_ISA "baseline instructions"
+#define CPU_ISA "baseline"
 #endif
 
 const char *kd_backend_cpu_library(void)
@@ -278,8 +276,8 @@ const char *kd_backend_cpu_library(void)
 
     if (sscanf(config, "%31s %31s", name, version) < 2 || !strchr(version, '.'))
         version[0] = '\0';
-    snprintf(text, sizeof text, "%s%s%s (%s kernels%s), %s", name, *version ? " " : "",
-             version, openblas_get_corename(),
-             strstr(config, "USE_OPENMP") ? ", OpenMP" : "", CPU_ISA);
+    snprintf(text, sizeof text, "%s kernels; %s%s%s%s", CPU_ISA, name,
+             *version ? " " : "", version,
+             strstr(config, "USE_OPENMP") ? " (OpenMP)" : "");
     return text;
 }

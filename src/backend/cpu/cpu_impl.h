@@ -4,7 +4,8 @@
  *
  * Work is cut into tasks whose number and borders depend on shapes only; threads take
  * tasks as they become free, and whatever tasks have in common is put together in task
- * order afterwards.  So results have the same bits for any number of threads.
+ * order afterwards.  So results have the same bits for any number of threads.  Only
+ * products may be cut by the number of threads: their bits do not depend on cuts.
  *
  * Activations are float32 here: a slot that meets another type says so (cpu_f32). */
 #ifndef KDHPC_CPU_IMPL_H

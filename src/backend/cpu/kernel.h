@@ -1,18 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Small products for attention, in registers.
+/* Products in registers: the inner loops of gemm.c, and the small products of
+ * attention.
  *
- * C [m, n] (+)= alpha A B for the shapes of one head: tens to hundreds of rows and
- * keys, 32 to 128 columns.  There the packing and dispatch of a BLAS cost as much as
- * the work.  A tile of TILE_ROWS x 2 vectors of C stays in registers while k runs; A is
- * read one value at a time with any strides, so a transposed A costs nothing; B is read
- * in rows, best contiguous.  Written with the compilers' vector type: one source for
- * AVX-512, AVX2 and narrower machines. */
+ * C [m, n] (+)= alpha A B.  A tile of KN_ROWS x 2 vectors of C stays in registers while
+ * k runs; A is read one value at a time with any strides, so a transposed A costs
+ * nothing while it is in the cache; B is read in rows, best contiguous.  Each element
+ * of C is one chain of (fused) multiply-adds in the order of k, then one with alpha, so
+ * its bits depend neither on the tile it is in nor on the other rows.
+ *
+ * Written with the compilers' vector type: one source for AVX-512, AVX2, NEON and
+ * narrower machines.  Fused multiply-adds are named, since compilers tuned for some
+ * processors split them in chains like these. */
 #ifndef KDHPC_CPU_KERNEL_H
 #define KDHPC_CPU_KERNEL_H
 
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
+
+#if defined(__FMA__) || defined(__AVX512F__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON) && defined(__ARM_FEATURE_FMA)
+#include <arm_neon.h>
+#endif
 
 #if defined(__AVX512F__)
 #define KN_BYTES 64
@@ -24,7 +34,14 @@
 
 typedef float kn_vec __attribute__((vector_size(KN_BYTES)));
 
-enum { KN_WIDTH = KN_BYTES / 4, KN_ROWS = 6, KN_COLS = 2 * KN_WIDTH };
+/* Rows of a tile: its sums take half of 32 registers, or 12 of 16. */
+#if defined(__AVX512F__) || defined(__aarch64__)
+enum { KN_ROWS = 8 };
+#else
+enum { KN_ROWS = 6 };
+#endif
+
+enum { KN_WIDTH = KN_BYTES / 4, KN_COLS = 2 * KN_WIDTH };
 
 #define KN_INLINE static inline __attribute__((always_inline))
 
@@ -39,6 +56,25 @@ KN_INLINE kn_vec kn_load(const float *p)
 KN_INLINE void kn_store(float *p, kn_vec v)
 {
     *(kn_any *)p = v;
+}
+
+/* X Y + Z, rounded once where the processor can. */
+KN_INLINE kn_vec kn_fma(kn_vec x, kn_vec y, kn_vec z)
+{
+#if defined(__AVX512F__)
+    return (kn_vec)_mm512_fmadd_ps((__m512)x, (__m512)y, (__m512)z);
+#elif defined(__FMA__)
+    return (kn_vec)_mm256_fmadd_ps((__m256)x, (__m256)y, (__m256)z);
+#elif defined(__ARM_NEON) && defined(__ARM_FEATURE_FMA)
+    return (kn_vec)vfmaq_f32((float32x4_t)z, (float32x4_t)x, (float32x4_t)y);
+#else
+    return x * y + z;
+#endif
+}
+
+KN_INLINE kn_vec kn_all(float x)
+{
+    return x - (kn_vec){0}; /* a plain broadcast: x - 0 is x for every x */
 }
 
 /* Sum of the four lanes of the narrowest vector, and of wider ones by halves. */
@@ -82,30 +118,37 @@ struct kn_out {
 KN_INLINE void kn_tile(int rows, int vecs, int64_t k, struct kn_mat a, const float *b,
                        int64_t ldb, struct kn_out c)
 {
-    kn_vec left[KN_ROWS], right[KN_ROWS];
+    /* in memory: with 16 registers the loop has none left for it */
+    const volatile float scale = c.alpha;
+    kn_vec left[KN_ROWS], right[KN_ROWS], alpha;
 
-    for (int r = 0; r < rows; r++)
+    for (int r = 0; r < rows; r++) {
         left[r] = right[r] = (kn_vec){0};
+        if (c.add) {
+            __builtin_prefetch(c.data + r * c.ld, 1);
+            __builtin_prefetch(c.data + r * c.ld + (vecs * KN_WIDTH - 1), 1);
+        }
+    }
     for (int64_t i = 0; i < k; i++) {
         const float *x = b + i * ldb;
         kn_vec x0 = kn_load(x), x1 = vecs > 1 ? kn_load(x + KN_WIDTH) : x0;
 
         for (int r = 0; r < rows; r++) {
-            float y = a.data[r * a.row + i * a.col];
+            kn_vec y = kn_all(a.data[r * a.row + i * a.col]);
 
-            left[r] += y * x0;
+            left[r] = kn_fma(y, x0, left[r]);
             if (vecs > 1)
-                right[r] += y * x1;
+                right[r] = kn_fma(y, x1, right[r]);
         }
     }
+    alpha = kn_all(scale);
     for (int r = 0; r < rows; r++) {
         float *p = c.data + r * c.ld;
-        kn_vec y = c.alpha * left[r];
 
-        kn_store(p, c.add ? kn_load(p) + y : y);
-        y = c.alpha * right[r];
+        kn_store(p, c.add ? kn_fma(alpha, left[r], kn_load(p)) : alpha * left[r]);
+        p += KN_WIDTH;
         if (vecs > 1)
-            kn_store(p + KN_WIDTH, c.add ? kn_load(p + KN_WIDTH) + y : y);
+            kn_store(p, c.add ? kn_fma(alpha, right[r], kn_load(p)) : alpha * right[r]);
     }
 }
 
@@ -134,6 +177,14 @@ KN_INLINE void kn_strip(int vecs, int64_t m, int64_t k, struct kn_mat a, const f
     case 5:
         kn_tile(5, vecs, k, a, b, ldb, c);
         break;
+#if defined(__AVX512F__) || defined(__aarch64__)
+    case 6:
+        kn_tile(6, vecs, k, a, b, ldb, c);
+        break;
+    case 7:
+        kn_tile(7, vecs, k, a, b, ldb, c);
+        break;
+#endif
     default:
         break;
     }
@@ -188,7 +239,7 @@ KN_INLINE void kn_dots(int rows, const float *q, int64_t ldq, const float *k, in
         kn_vec x = kn_load(k + c);
 
         for (int r = 0; r < rows; r++)
-            acc[r] += kn_load(q + r * ldq + c) * x;
+            acc[r] = kn_fma(kn_load(q + r * ldq + c), x, acc[r]);
     }
     for (int r = 0; r < rows; r++) {
         float sum = kn_sum(acc[r]);

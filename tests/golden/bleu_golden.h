@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Made by make_bleu.py; not to be edited. */
+#ifndef KDHPC_GOLDEN_BLEU_H
+#define KDHPC_GOLDEN_BLEU_H
+/* clang-format off */
+static const struct {
+    const char *target, *prediction;
+    double correct[4], total[4], prediction_tokens, target_tokens, score; /* of all pairs so far */
+} bleu_golden[] = {
+    {"",
+     "",
+     {0, 0, 0, 0}, {0, 0, 0, 0}, 0, 0, 0.0},
+    {"a target",
+     "",
+     {0, 0, 0, 0}, {0, 0, 0, 0}, 0, 2, 0.0},
+    {"unrelated",
+     "nothing shared",
+     {0, 0, 0, 0}, {2, 1, 0, 0}, 2, 3, 0.0},
+    {"one word",
+     "word",
+     {1, 0, 0, 0}, {3, 1, 0, 0}, 3, 5, 0.0},
+    {"the teacher was running",
+     "the teachers ran and the teacher runs",
+     {3, 1, 0, 0}, {10, 7, 5, 4}, 10, 9, 12.793100393454056},
+    {"It costs 1,000.50 dollars, not 1.5%.",
+     "It costs 1,000.50 dollars , not 1.5 % .",
+     {12, 9, 7, 6}, {19, 15, 12, 10}, 19, 18, 60.34784065732014},
+    {"Wait... what?! (really)",
+     "Wait ... what ? ! ( really )",
+     {22, 18, 15, 13}, {29, 24, 20, 17}, 29, 28, 75.5806130345227},
+    {"10-12 kg, pre-war; e-mail: a@b.c/d",
+     "10 - 12 kg , pre-war ; e-mail : a @ b.c / d",
+     {38, 33, 29, 26}, {45, 39, 34, 30}, 45, 44, 85.25068895748747},
+    {"&quot;Tom &amp; Jerry&quot; &lt;b&gt; &amp;lt;",
+     "\042Tom & Jerry\042 <b> <",
+     {47, 41, 36, 32}, {54, 47, 41, 36}, 54, 53, 87.73826753016621},
+    {"don't, can't, it's",
+     "do n't , ca n't , it 's",
+     {49, 41, 36, 32}, {62, 54, 47, 41}, 62, 58, 77.39115228511932},
+    {"soft-\012break and\012line <skipped>here",
+     "softbreak and line here",
+     {53, 44, 38, 33}, {66, 57, 49, 42}, 66, 62, 78.39538192394681},
+    {"Stra\303\237e in M\303\274nchen, 5\302\240km\343\200\200weit.",
+     "Stra\303\237e in M\303\274nchen , 5 km weit .",
+     {61, 51, 44, 38}, {74, 64, 55, 47}, 74, 70, 80.73577355912357},
+    {"\344\270\255\346\226\207\343\200\202,\303\251.\303\251",
+     "\344\270\255\346\226\207\343\200\202 , \303\251 . \303\251",
+     {66, 55, 47, 40}, {79, 68, 58, 49}, 79, 75, 81.76663008324093},
+    {". , .., 1.,2 .3 4. 5,",
+     ". , . ., 1. ,2 .3 4 . 5 ,",
+     {81, 69, 60, 52}, {94, 82, 71, 61}, 94, 90, 85.01385373430671},
+    {"a b a b a b a b",
+     "b a b a",
+     {85, 72, 62, 53}, {98, 85, 73, 62}, 98, 98, 85.46038747305857},
+    {"( ) ( ( least -- larger a least at 10-core on a layers ( and of copied ) . 10-core students on times ( 10-core on 10-core a on",
+     "the least copied students students larger teacher on the ( were ( -- larger least teacher 10-core and at the machines copied ( 10-core , faster ) copied",
+     {104, 78, 65, 54}, {130, 116, 103, 91}, 130, 136, 63.97266075108753},
+    {". , were teacher least and the copied -- layers times layers and times copied the machines the larger larger students at times . times faster copied -- 10-core larger",
+     "machines , were copied and were the faster layers of teacher . layers the students ( at a machines ) larger ( least larger of faster 10-core times",
+     {125, 81, 66, 54}, {160, 145, 131, 118}, 160, 168, 53.574501135469156},
+    {"layers times faster larger the , -- and the larger a times on 10-core -- layers students of larger ( , the on were and times copied copied copied larger",
+     "-- 10-core teacher the on 3.5 3.5 on ( of -- at -- of times a 10-core of and teacher on teacher larger a 10-core ) larger machines",
+     {140, 85, 67, 54}, {194, 178, 163, 149}, 194, 200, 46.150157935930466},
+};
+/* clang-format on */
+#endif
