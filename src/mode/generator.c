@@ -7,8 +7,6 @@
 
 #include "kdhpc/base/signal.h"
 
-#include <string.h>
-
 static int open_local(struct kd_run *run, const char *model_dir,
                       const char *tokenizer_dir, const struct kd_generation_options *o,
                       struct kd_generator *g)
@@ -37,13 +35,7 @@ void kd_generator_close(struct kd_generator *g)
 int kd_generator_fits(const struct kd_generator *g, const struct kd_corpus *corpus,
                       const char *corpus_name)
 {
-    const char *theirs = kd_corpus_tokenizer_digest(corpus),
-               *ours = kd_tokenizer_digest(g->tokenizer);
-
-    if (theirs && *theirs && strcmp(theirs, ours) != 0)
-        kd_warn("%s was made with another tokenizer (digest %s, here %s): outputs may "
-                "be wrong",
-                corpus_name, theirs, ours);
+    kd_corpus_warn_of_tokenizer(corpus, corpus_name, g->tokenizer);
     return kd_model_fits_corpus(g->model, corpus, corpus_name);
 }
 

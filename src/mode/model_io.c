@@ -357,3 +357,15 @@ int kd_model_fits_corpus(const struct kd_model *m, const struct kd_corpus *corpu
     }
     return KD_OK;
 }
+
+void kd_corpus_warn_of_tokenizer(const struct kd_corpus *corpus,
+                                 const char *corpus_name, const struct kd_tokenizer *t)
+{
+    const char *theirs = kd_corpus_tokenizer_digest(corpus),
+               *ours = kd_tokenizer_digest(t);
+
+    if (theirs && *theirs && strcmp(theirs, ours) != 0)
+        kd_warn("%s was made with another tokenizer (digest %s, here %s): outputs may "
+                "be wrong",
+                corpus_name, theirs, ours);
+}

@@ -402,6 +402,23 @@ static int read_lengths(struct kd_session *s)
     return KD_OK;
 }
 
+/* A corpus of other ids trains without an error, and in vain.  A model may come without
+ * a tokenizer. */
+static int check_tokenizer(const struct kd_session *s, const char *corpus_name)
+{
+    const char *dir = s->o->tokenizer ? s->o->tokenizer : s->setup->model_dir;
+    const char *files[2];
+    struct kd_tokenizer *t;
+
+    KD_TRY(kd_tokenizer_files(dir, files, 2));
+    if (!files[0])
+        return KD_OK;
+    KD_TRY(kd_tokenizer_load(dir, &t));
+    kd_corpus_warn_of_tokenizer(s->corpus, corpus_name, t);
+    kd_tokenizer_free(t);
+    return KD_OK;
+}
+
 static int open_corpus(struct kd_session *s)
 {
     const struct kd_str_list *c = &s->o->corpus;
@@ -411,6 +428,7 @@ static int open_corpus(struct kd_session *s)
     KD_ALL(comm, kd_model_fits_corpus(s->setup->student, s->corpus, c->v[0]));
     if (s->setup->teacher)
         KD_ALL(comm, kd_model_fits_corpus(s->setup->teacher, s->corpus, c->v[0]));
+    KD_ALL(comm, check_tokenizer(s, c->v[0]));
     s->n = kd_corpus_size(s->corpus);
     if (s->o->n_train >= 0 && s->o->n_train < s->n)
         s->n = s->o->n_train;

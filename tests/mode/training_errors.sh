@@ -50,6 +50,11 @@ sed 's/"d_model": 16/"d_model": 24/' "$tiny/config.json" >wide.json
 kd_do 1 --mode init-model --from wide.json --tokenizer tok --output_dir wide
 refuses 3 "--alpha_hid 0" $kd --model wide --alpha_hid 1 --hidden_matches 0,1
 
+cp -r tok other
+echo >>other/tokenizer_config.json
+kd_do 2 $sft --tokenizer other --max_steps 1 --output_dir warned
+expect_text err.txt "was made with another tokenizer"
+
 echo "matches and depths"
 refuses 2 "--hidden_matches" $kd --model exact --alpha_hid 1
 refuses 2 "has 3 entries" $kd --model exact --alpha_hid 1 --hidden_matches 0,1,1

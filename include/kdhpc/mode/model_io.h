@@ -45,4 +45,8 @@ int kd_model_fits_corpus(const struct kd_model *m, const struct kd_corpus *corpu
  * Local. */
 int kd_model_dir_digest(const char *dir, char out[17]) KD_MUST_CHECK;
 
+/** Warn if CORPUS says that it was made with another tokenizer than T.  Local. */
+void kd_corpus_warn_of_tokenizer(const struct kd_corpus *corpus,
+                                 const char *corpus_name, const struct kd_tokenizer *t);
+
 #endif
