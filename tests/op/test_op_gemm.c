@@ -129,6 +129,23 @@ static void large(void **state)
                   KD_ACT_NONE, true);
 }
 
+/* One dimension is odd while rows begin aligned, as with a vocabulary in a wider
+ * buffer: of the result's columns, its rows, the sum. */
+static void odd_in_aligned_rows(void **state)
+{
+    (void)state;
+    check_product((struct shape){9, 1007, 40}, false, true, 1.0f, 0.0f, true,
+                  KD_ACT_NONE, false);
+    check_product((struct shape){9, 1007, 40}, false, true, 1.0f, 0.5f, true,
+                  KD_ACT_GELU, true);
+    check_product((struct shape){1005, 12, 33}, true, false, 1.0f, 1.0f, false,
+                  KD_ACT_NONE, false);
+    check_product((struct shape){7, 24, 1003}, false, false, 0.5f, 0.0f, false,
+                  KD_ACT_NONE, false);
+    check_product((struct shape){7, 24, 1003}, false, false, 1.0f, 1.0f, true,
+                  KD_ACT_TANH, true);
+}
+
 /* One more and one less than tiles, vectors, strips and steps of k of any width. */
 static void borders(void **state)
 {
@@ -270,6 +287,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(small_and_odd, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(large, ot_setup, ot_teardown),
+        cmocka_unit_test_setup_teardown(odd_in_aligned_rows, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(epilogues, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(borders, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(same_bits_in_any_batch, ot_setup, ot_teardown),

@@ -115,7 +115,13 @@ struct kd_vocab_loss {
     bool grad;
     struct kd_tensor rows_out; /* [rows, 4] float64: ce, smooth, kl, correct (argmax ==
                                   label, first on ties) */
+    int64_t ld;                /* values from row to row of zs, dz and zt; 0: V */
 };
+
+static inline int64_t kd_vocab_loss_ld(const struct kd_vocab_loss *l)
+{
+    return l->ld ? l->ld : l->zs.shape[1];
+}
 
 /** AdamW on a flat range; bias-corrected.  hf_order false: torch (decay first, eps
  * outside the corrected root); true: transformers 4.1 (eps before bias correction,
