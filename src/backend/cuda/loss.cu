@@ -439,8 +439,6 @@ int mse_of(struct kd_backend *be, const mse_args<T> &a, const row_group &g)
 
     if (g.held == 1)
         KD_LAUNCH((mse_kernel<T, 1>), blocks, threads, 0, cuda_stream(be), a);
-    else if (g.held == 2)
-        KD_LAUNCH((mse_kernel<T, 2>), blocks, threads, 0, cuda_stream(be), a);
     else
         KD_LAUNCH((mse_kernel<T, 0>), blocks, threads, 0, cuda_stream(be), a);
     return cuda_check_launch("mse_rows");
