@@ -356,7 +356,8 @@ __device__ __forceinline__ row_walk walk_at(row_walk w, const norm_shape &s, int
 }
 
 template <typename T, int HELD>
-__global__ void __launch_bounds__(ROW_THREADS) norm_back_kernel(const back_args<T> a)
+__global__ void __launch_bounds__(ROW_THREADS, HELD && sizeof(T) == 2 ? 2 : 1)
+    norm_back_kernel(const back_args<T> a)
 {
     KD_DYNAMIC_SHARED(float, groups_sum); /* [2, group threads, CHUNK] */
     __shared__ float shared[2 * WARP];
