@@ -133,7 +133,7 @@ template <enum kd_act ACT, typename T> struct act_back_op {
         load_eight(pre + s.col, x, s.packed, s.n);
         load_eight(dy + s.col, d, s.packed, s.n);
         for (int i = 0; i < 8; i++)
-            d[i] *= act_slope(ACT, x[i]);
+            d[i] *= act_slope_as<T>(ACT, x[i]);
         store_eight(dx + s.col, d, s.packed, s.n);
     }
 };
@@ -160,7 +160,7 @@ template <int ACT, typename X, typename Y> struct bias_act_op {
                 v[i] += b[i];
         }
         for (int i = 0; i < 8; i++)
-            v[i] = act_of(ACT == ANY ? act : (enum kd_act)ACT, v[i]);
+            v[i] = act_as<Y>(ACT == ANY ? act : (enum kd_act)ACT, v[i]);
         store_eight(y + s.row * y_ld + s.col, v, s.packed, s.n);
     }
 };
