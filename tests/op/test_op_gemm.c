@@ -53,6 +53,15 @@ static double want_pre(const struct kd_gemm *g, const float *c0, int64_t i, int6
     return sum + (g->bias ? (double)g->bias[j] : 0.0);
 }
 
+static const uint16_t *rounded(const float *x, int64_t n)
+{
+    uint16_t *out = ot_bytes((size_t)n * sizeof *out);
+
+    for (int64_t i = 0; i < n; i++)
+        out[i] = kd_f32_to_bf16(x[i]);
+    return out;
+}
+
 static void check_product(struct shape s, bool trans_a, bool trans_b, float alpha,
                           float beta, bool bias, enum kd_act act, bool pre)
 {
@@ -73,6 +82,8 @@ static void check_product(struct shape s, bool trans_a, bool trans_b, float alph
         for (int64_t i = 0; i < s.m * g.c.ld; i++)
             c0[i] = NAN; /* must not be read */
     g.bias = bias ? ot_normal(s.n, 1.0) : NULL;
+    if (bias && s.n % 4 < 3) /* else it is rounded where that is needed */
+        g.bias_rounded = rounded(g.bias, s.n);
     if (pre)
         g.pre = matrix(s.m, s.n, 4);
     OT_EACH_BACKEND(be)

@@ -48,7 +48,9 @@ struct kd_gemm {
     bool trans_a, trans_b; /* A is stored [k,m]; B is stored [n,k] */
     float alpha, beta;
     struct kd_mat a, b, c;
-    const float *bias; /* [n] or NULL */
+    const float *bias;            /* [n] or NULL */
+    const uint16_t *bias_rounded; /* [n] the same in bfloat16 where it is at hand: it
+                                     saves a pass to round it; or NULL */
     enum kd_act act;
     struct kd_mat pre; /* data NULL, or where to keep the value before act [m,n] */
 };

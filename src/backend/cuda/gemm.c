@@ -395,6 +395,9 @@ static int bias_for(struct kd_backend *be, const struct kd_gemm *g, enum kd_dtyp
     *bias = g->bias;
     if (!g->bias || dtype == KD_F32)
         return KD_OK;
+    *bias = g->bias_rounded;
+    if (*bias)
+        return KD_OK;
     KD_TRY(cuda_scratch(be, (size_t)g->c.cols * sizeof(uint16_t), &copy));
     *bias = copy;
     return cuda_round(be, g->bias, copy, g->c.cols);
@@ -480,6 +483,7 @@ static struct kd_gemm part_of_n(const struct kd_gemm *g, int64_t first, int64_t 
     p.c = part(g->c, true, first, n);
     p.pre = part(g->pre, true, first, n);
     p.bias = g->bias ? g->bias + first : NULL;
+    p.bias_rounded = g->bias_rounded ? g->bias_rounded + first : NULL;
     return p;
 }
 
