@@ -116,14 +116,12 @@ static int project(struct kd_decoder *d, const struct kd_var *x,
     struct kd_backend *be = d->m->be;
     struct kd_tensor w = kd_tensor_rows(l->w.v, first, out.shape[1]);
     const float *bias = l->b.v.data;
-    const uint16_t *rounded = l->b.rounded;
     struct kd_gemm g = {.trans_b = true,
                         .alpha = 1,
                         .a = kd_mat_of(x->v),
                         .b = kd_mat_of(w),
                         .c = kd_mat_of(out),
                         .bias = bias ? bias + first : NULL,
-                        .bias_rounded = rounded ? rounded + first : NULL,
                         .act = KD_ACT_NONE};
 
     return be->ops->gemm(be, &g);
