@@ -20,6 +20,10 @@ namespace
 
 enum { THREADS = 256 };
 
+/* An activation that is looked up for each value: where types are mixed, which is rare.
+ */
+constexpr int ANY = -1;
+
 /* Where a thread's eight values are, and how many of them exist. */
 struct spot {
     int64_t row, col; /* flat: row 0 */
@@ -138,10 +142,7 @@ template <enum kd_act ACT, typename T> struct act_back_op {
     }
 };
 
-/* y = act(x + bias) on windows.  ACT: the kind, or ANY where types are mixed, which is
- * rare: the kind is looked at for each value. */
-constexpr int ANY = -1;
-
+/* y = act(x + bias) on windows. */
 template <int ACT, typename X, typename Y> struct bias_act_op {
     enum kd_act act;
     const X *x;
