@@ -17,10 +17,6 @@
  */
 enum { CHUNK_BYTES = 16 << 20, DEVICE_CHUNK_BYTES = 384 << 20, MIN_CHUNK_ROWS = 16 };
 
-/* On a GPU rows of logits begin at multiples of this many values: vocabularies are of
- * odd sizes, and products with rows that are not aligned are several times as slow. */
-enum { DEVICE_LOGITS_UNIT = 64 };
-
 /* One pass over the rows of h. */
 struct head_pass {
     struct kd_ctx *ctx;
@@ -149,6 +145,10 @@ static int head_check(const struct head_pass *p)
     return kd_op_check(p->ctx, "teacher's head", "h", p->h_teacher, n,
                        p->teacher->w->v.shape[1]);
 }
+
+/* On a GPU rows of logits begin at multiples of this many values: vocabularies are of
+ * odd sizes, and tensor cores want rows that are aligned to 16 bytes. */
+enum { DEVICE_LOGITS_UNIT = 64 };
 
 static int64_t logits_ld(const struct kd_backend *be, int64_t vocab)
 {

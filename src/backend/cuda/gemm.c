@@ -9,9 +9,9 @@
  * that form, and approximate); others take one pass over C, as exact as the rest.
  *
  * Tensor cores are fed in pieces of 16 bytes along the contiguous dimension of an
- * operand.  The one dimension that may not be whole pieces is the vocabulary: such a
- * product is cut into its whole pieces and the few columns that are left, as kernels
- * for odd sizes are several times as slow.
+ * operand, and kernels for other sizes load less at a time.  The one dimension that may
+ * not be whole pieces is the vocabulary: such a product is cut into its whole pieces
+ * and the few columns that are left.
  *
  * The choice of an algorithm costs tens of microseconds of host time, so choices are
  * kept.  The number of rows of a ragged batch is new in almost every step: it is
