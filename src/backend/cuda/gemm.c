@@ -97,8 +97,7 @@ int cuda_blas_open(struct cuda *cuda)
     if (!blas->lt)
         return KD_FAIL(KD_EINPUT, "the GPU needs cuBLASLt: %s", missing);
     KD_TRY(lt_check(blas->lt->create(&blas->handle), "starting"));
-    return cuda_check(cudaMalloc(&blas->workspace, WORKSPACE_BYTES),
-                      "allocating the workspace of products");
+    return cuda->base.ops->alloc(&cuda->base, WORKSPACE_BYTES, &blas->workspace);
 }
 
 void cuda_blas_close(struct cuda *cuda)
