@@ -93,13 +93,15 @@ static int forward_chunk(const struct chunk *c)
                          .b = kd_mat_of(f->w1->v),
                          .c = kd_mat_of(c->inner),
                          .bias = f->b1 ? f->b1->v.data : NULL,
+                         .bias_rounded = f->b1 ? f->b1->rounded : NULL,
                          .act = f->act};
     struct kd_gemm down = {.trans_b = true,
                            .alpha = 1.0f,
                            .a = kd_mat_of(c->inner),
                            .b = kd_mat_of(f->w2->v),
                            .c = rows_of(c, c->p->y->v),
-                           .bias = f->b2 ? f->b2->v.data : NULL};
+                           .bias = f->b2 ? f->b2->v.data : NULL,
+                           .bias_rounded = f->b2 ? f->b2->rounded : NULL};
 
     if (c->p->pre.data)
         up.pre = rows_of(c, c->p->pre);

@@ -78,6 +78,7 @@ int kd_op_linear(struct kd_ctx *ctx, struct kd_var *x, struct kd_var *w,
                         .b = kd_mat_of(w->v),
                         .c = kd_mat_of((*out)->v),
                         .bias = b ? b->v.data : NULL,
+                        .bias_rounded = b ? b->rounded : NULL,
                         .act = act,
                         .pre = kd_mat_of(pre)};
     KD_TRY(ctx->be->ops->gemm(ctx->be, &y));

@@ -23,38 +23,44 @@ struct head_pass {
     const struct kd_head *head, *teacher; /* teacher NULL: none */
     struct kd_var *h, *h_teacher;
     const struct kd_head_loss_desc *desc;
-    int64_t chunk;
-    struct kd_tensor zs, zt; /* [chunk, V] float32 */
-    struct kd_tensor dz;     /* [chunk, V] of the compute type */
+    int64_t chunk, vocab, ld;
+    struct kd_tensor zs, zt; /* [chunk, ld] float32, the first V columns are used */
+    struct kd_tensor dz;     /* the same of the compute type */
     struct kd_tensor rows;   /* [n, 4] float64, backend memory */
     bool to_h, to_w;         /* gradients wanted */
     float beta_h, beta_w;    /* 1: the gradient holds contributions already */
 };
 
+/* The first N rows of the logits, or their gradient, in Z. */
+static struct kd_mat logits_of(const struct head_pass *p, struct kd_tensor z, int64_t n)
+{
+    return (struct kd_mat){z.data, z.dtype, n, p->vocab, p->ld};
+}
+
 /* z = scale * h[first .. first + n) W^T + bias. */
 static int head_logits(struct kd_ctx *ctx, const struct kd_head *head,
-                       struct kd_tensor h, struct kd_tensor z)
+                       struct kd_tensor h, struct kd_mat z)
 {
     struct kd_gemm g = {.trans_b = true,
                         .alpha = head->scale,
                         .a = kd_mat_of(h),
                         .b = kd_mat_of(head->w->v),
-                        .c = kd_mat_of(z),
+                        .c = z,
                         .bias = head->bias};
 
     return ctx->be->ops->gemm(ctx->be, &g);
 }
 
 /* dh = scale * dz W, dW += scale * dz^T h for the rows of one chunk. */
-static int head_chunk_back(struct head_pass *p, int64_t first, struct kd_tensor dz)
+static int head_chunk_back(struct head_pass *p, int64_t first, struct kd_mat dz)
 {
     struct kd_backend *be = p->ctx->be;
-    int64_t n = dz.shape[0];
+    int64_t n = dz.rows;
 
     if (p->to_h) {
         struct kd_gemm dh = {.alpha = p->head->scale,
                              .beta = p->beta_h,
-                             .a = kd_mat_of(dz),
+                             .a = dz,
                              .b = kd_mat_of(p->head->w->v),
                              .c = kd_mat_of(kd_tensor_rows(p->h->g, first, n))};
         KD_TRY(be->ops->gemm(be, &dh));
@@ -63,7 +69,7 @@ static int head_chunk_back(struct head_pass *p, int64_t first, struct kd_tensor 
         struct kd_gemm dw = {.trans_a = true,
                              .alpha = p->head->scale,
                              .beta = p->beta_w,
-                             .a = kd_mat_of(dz),
+                             .a = dz,
                              .b = kd_mat_of(kd_tensor_rows(p->h->v, first, n)),
                              .c = kd_mat_of(p->head->w->g)};
         KD_TRY(be->ops->gemm(be, &dw));
@@ -76,8 +82,8 @@ static int head_chunk(struct head_pass *p, int64_t first, int64_t n)
 {
     const struct kd_head_loss_desc *d = p->desc;
     struct kd_vocab_loss l = {
-        .zs = kd_tensor_rows(p->zs, 0, n),
-        .dz = kd_tensor_rows(p->dz, 0, n),
+        .zs = kd_tensor2(p->zs.data, KD_F32, n, p->vocab),
+        .dz = kd_tensor2(p->dz.data, p->dz.dtype, n, p->vocab),
         .labels = d->labels + first,
         .kl_mask = d->kl_mask ? d->kl_mask + first : NULL,
         .w_ce = d->w_ce,
@@ -86,16 +92,19 @@ static int head_chunk(struct head_pass *p, int64_t first, int64_t n)
         .temperature = d->temperature,
         .grad = p->to_h || p->to_w,
         .rows_out = kd_tensor_rows(p->rows, first, n),
+        .ld = p->ld,
     };
 
-    KD_TRY(head_logits(p->ctx, p->head, kd_tensor_rows(p->h->v, first, n), l.zs));
+    KD_TRY(head_logits(p->ctx, p->head, kd_tensor_rows(p->h->v, first, n),
+                       logits_of(p, p->zs, n)));
     if (p->teacher) {
-        l.zt = kd_tensor_rows(p->zt, 0, n);
+        l.zt = kd_tensor2(p->zt.data, KD_F32, n, p->vocab);
         KD_TRY(head_logits(p->ctx, p->teacher,
-                           kd_tensor_rows(p->h_teacher->v, first, n), l.zt));
+                           kd_tensor_rows(p->h_teacher->v, first, n),
+                           logits_of(p, p->zt, n)));
     }
     KD_TRY(p->ctx->be->ops->vocab_loss(p->ctx->be, &l));
-    return l.grad ? head_chunk_back(p, first, l.dz) : KD_OK;
+    return l.grad ? head_chunk_back(p, first, logits_of(p, p->dz, n)) : KD_OK;
 }
 
 /* Decide which gradients are made, and prepare their buffers. */
@@ -137,6 +146,17 @@ static int head_check(const struct head_pass *p)
                        p->teacher->w->v.shape[1]);
 }
 
+/* On a GPU rows of logits begin at multiples of this many values: vocabularies are of
+ * odd sizes, and tensor cores want rows that are aligned to 16 bytes. */
+enum { DEVICE_LOGITS_UNIT = 64 };
+
+static int64_t logits_ld(const struct kd_backend *be, int64_t vocab)
+{
+    int64_t unit = be->device == KD_CPU ? 1 : DEVICE_LOGITS_UNIT;
+
+    return (vocab + unit - 1) / unit * unit;
+}
+
 /* Rows of a chunk: as many as fit the bytes, in multiples of MIN_CHUNK_ROWS. */
 static int64_t chunk_rows(const struct kd_backend *be, int64_t asked, int64_t n,
                           int64_t vocab)
@@ -157,11 +177,9 @@ static int64_t chunk_rows(const struct kd_backend *be, int64_t asked, int64_t n,
  * from the pool that it will use. */
 static int logits_begin(struct head_pass *p, enum kd_dtype dtype, struct kd_tensor *z)
 {
-    int64_t vocab = p->head->w->v.shape[0];
-
     if (!p->ctx->tape)
-        return kd_arena_tensor(p->ctx->arena, dtype, p->chunk, vocab, z);
-    *z = kd_tensor2(NULL, dtype, p->chunk, vocab);
+        return kd_arena_tensor(p->ctx->arena, dtype, p->chunk, p->ld, z);
+    *z = kd_tensor2(NULL, dtype, p->chunk, p->ld);
     return kd_pool_take(p->ctx->tape, kd_tensor_bytes(z), &z->data);
 }
 
@@ -223,7 +241,9 @@ int kd_op_head_loss(struct kd_ctx *ctx, const struct kd_head *head, struct kd_va
 
     *sums = (struct kd_head_loss_sums){0};
     KD_TRY(head_check(&p));
-    p.chunk = chunk_rows(ctx->be, desc->chunk_rows, h->v.shape[0], head->w->v.shape[0]);
+    p.vocab = head->w->v.shape[0];
+    p.ld = logits_ld(ctx->be, p.vocab);
+    p.chunk = chunk_rows(ctx->be, desc->chunk_rows, h->v.shape[0], p.vocab);
     if (h->v.shape[0] == 0)
         return KD_OK;
     KD_GO(head_open_gradients(&p));

@@ -244,6 +244,7 @@ static int bind_var(struct kd_model *m, struct kd_var *v, struct kd_place place,
     v->g = v->v;
     v->g.dtype = KD_F32;
     v->g.data = NULL;
+    v->rounded = kd_params_rounded(&m->params, offset);
     v->is_param = true;
     return KD_OK;
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The emulator that runs kernels where there is no device: barriers, exchanges between
  * lanes, the three orders, shared memory, and that what is wrong shows. */
-#include "launch.h"
+#include "act.h"
 
 #include <csetjmp>
 #include <cstdarg>
@@ -288,6 +288,37 @@ void what_is_wrong_ends_the_program(void **)
     }));
 }
 
+void near(double got, double want, double size)
+{
+    assert_true(fabs(got - want) <= 4e-5 * size);
+}
+
+/* The short forms for bfloat16 keep their relative error far on the left too. */
+void short_forms(void **)
+{
+    for (int i = -768; i <= 832; i++) {
+        const double x = i / 64.0, cdf = 0.5 * erfc(-x * sqrt(0.5)),
+                     slope = cdf + x * exp(-0.5 * x * x) * sqrt(0.5 / M_PI),
+                     s = 1.0 / (1.0 + exp(-x)),
+                     u = 1.5957691216 * (1 + 0.044715 * x * x);
+        const float f = (float)x;
+
+        near(act_as<bf16>(KD_ACT_GELU, f), x * cdf, fabs(x * cdf));
+        near(act_slope_as<bf16>(KD_ACT_GELU, f), slope, cdf + fabs(slope));
+        near(act_as<bf16>(KD_ACT_SILU, f), x * s, fabs(x * s));
+        near(act_slope_as<bf16>(KD_ACT_SILU, f), s + x * s * (1 - s), s);
+        if (x > -8.0)
+            near(act_as<bf16>(KD_ACT_GELU_NEW, f), x / (1 + exp(-x * u)),
+                 fabs(x) / (1 + exp(-x * u)));
+    }
+    assert_true(act_as<bf16>(KD_ACT_GELU, INFINITY) == INFINITY);
+    for (int act = KD_ACT_NONE; act <= KD_ACT_TANH; act++) {
+        assert_true(isnan(act_as<bf16>((enum kd_act)act, NAN)));
+        assert_true(act == KD_ACT_RELU ||
+                    isnan(act_slope_as<bf16>((enum kd_act)act, NAN)));
+    }
+}
+
 void types_and_masks(void **)
 {
     const float values[] = {0.0f, -1.0f, 3.14159f, 1.00390625f, 1e38f, 1e-41f};
@@ -315,6 +346,7 @@ int main()
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(barriers),
+        cmocka_unit_test(short_forms),
         cmocka_unit_test(orders_show_races),
         cmocka_unit_test(exchanges),
         cmocka_unit_test(every_block_once_in_its_order),

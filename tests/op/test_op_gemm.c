@@ -53,6 +53,15 @@ static double want_pre(const struct kd_gemm *g, const float *c0, int64_t i, int6
     return sum + (g->bias ? (double)g->bias[j] : 0.0);
 }
 
+static const uint16_t *rounded(const float *x, int64_t n)
+{
+    uint16_t *out = ot_bytes((size_t)n * sizeof *out);
+
+    for (int64_t i = 0; i < n; i++)
+        out[i] = kd_f32_to_bf16(x[i]);
+    return out;
+}
+
 static void check_product(struct shape s, bool trans_a, bool trans_b, float alpha,
                           float beta, bool bias, enum kd_act act, bool pre)
 {
@@ -73,6 +82,8 @@ static void check_product(struct shape s, bool trans_a, bool trans_b, float alph
         for (int64_t i = 0; i < s.m * g.c.ld; i++)
             c0[i] = NAN; /* must not be read */
     g.bias = bias ? ot_normal(s.n, 1.0) : NULL;
+    if (bias && s.n % 4 < 3) /* else it is rounded where that is needed */
+        g.bias_rounded = rounded(g.bias, s.n);
     if (pre)
         g.pre = matrix(s.m, s.n, 4);
     OT_EACH_BACKEND(be)
@@ -127,6 +138,23 @@ static void large(void **state)
                   KD_ACT_TANH, true);
     check_product((struct shape){40, 50, 30}, false, true, 0.0f, 0.5f, true,
                   KD_ACT_NONE, true);
+}
+
+/* One dimension is odd while rows begin aligned, as with a vocabulary in a wider
+ * buffer: of the result's columns, its rows, the sum. */
+static void odd_in_aligned_rows(void **state)
+{
+    (void)state;
+    check_product((struct shape){9, 1007, 40}, false, true, 1.0f, 0.0f, true,
+                  KD_ACT_NONE, false);
+    check_product((struct shape){9, 1007, 40}, false, true, 1.0f, 0.5f, true,
+                  KD_ACT_GELU, true);
+    check_product((struct shape){1005, 12, 33}, true, false, 1.0f, 1.0f, false,
+                  KD_ACT_NONE, false);
+    check_product((struct shape){7, 24, 1003}, false, false, 0.5f, 0.0f, false,
+                  KD_ACT_NONE, false);
+    check_product((struct shape){7, 24, 1003}, false, false, 1.0f, 1.0f, true,
+                  KD_ACT_TANH, true);
 }
 
 /* One more and one less than tiles, vectors, strips and steps of k of any width. */
@@ -270,6 +298,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(small_and_odd, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(large, ot_setup, ot_teardown),
+        cmocka_unit_test_setup_teardown(odd_in_aligned_rows, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(epilogues, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(borders, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(same_bits_in_any_batch, ot_setup, ot_teardown),

@@ -8,6 +8,7 @@ struct setting {
     bool teacher, mask, grad;
     float w_ce, w_smooth, w_kl, temperature;
     double spread; /* of the logits */
+    int64_t pad;   /* values behind each row */
 };
 
 static double log_sum_exp(const float *z, int64_t n, double t)
@@ -57,7 +58,7 @@ static void want_row(const struct kd_vocab_loss *l, const float *z, const float 
 /* APART: the gradient has a place of its own, else it takes that of the logits. */
 static void check_vocab(struct setting s, bool apart)
 {
-    int64_t n = s.rows * s.cols;
+    int64_t ld = s.cols + s.pad, n = s.rows * ld;
     float *zs0 = ot_normal(n, s.spread), *zt0 = ot_normal(n, s.spread), *zs = ot_nan(n),
           *zt = ot_nan(n), *mask = ot_nan(s.rows), *dz = apart ? ot_nan(n) : zs;
     int32_t *labels = ot_ids(s.rows, s.cols);
@@ -74,7 +75,8 @@ static void check_vocab(struct setting s, bool apart)
         .w_kl = s.w_kl,
         .temperature = s.temperature,
         .grad = s.grad,
-        .rows_out = kd_tensor2(out, KD_F64, s.rows, 4)};
+        .rows_out = kd_tensor2(out, KD_F64, s.rows, 4),
+        .ld = s.pad ? ld : 0};
 
     assert_non_null(g);
     for (int64_t r = 0; r < s.rows; r++) {
@@ -82,8 +84,8 @@ static void check_vocab(struct setting s, bool apart)
         if (r % 4 == 1)
             labels[r] = -100;
         if (r % 4 == 2) { /* the label is the largest, first on ties */
-            zs0[r * s.cols + labels[r]] = 50.0f;
-            zs0[r * s.cols + s.cols - 1] = 50.0f;
+            zs0[r * ld + labels[r]] = 50.0f;
+            zs0[r * ld + s.cols - 1] = 50.0f;
         }
     }
     OT_EACH_BACKEND(be)
@@ -98,18 +100,21 @@ static void check_vocab(struct setting s, bool apart)
     for (int64_t r = 0; r < s.rows; r++) {
         bool kl = s.teacher && (!s.mask || mask[r] != 0.0f);
 
-        want_row(&l, zs0 + r * s.cols, kl ? zt0 + r * s.cols : NULL, labels[r], s.cols,
-                 want, g);
+        want_row(&l, zs0 + r * ld, kl ? zt0 + r * ld : NULL, labels[r], s.cols, want,
+                 g);
         ot_near(out[4 * r], want[0], 1e-7, 1.0, "ce", r);
         ot_near(out[4 * r + 1], want[1], 1e-7, 1.0, "smooth", r);
         ot_near(out[4 * r + 2], want[2], 1e-7, 2.0, "kl", r);
         assert_true(out[4 * r + 3] == want[3]);
         for (int64_t v = 0; v < s.cols; v++) {
             if (!s.grad)
-                assert_true(zs[r * s.cols + v] == zs0[r * s.cols + v]);
+                assert_true(zs[r * ld + v] == zs0[r * ld + v]);
             else
-                ot_near(dz[r * s.cols + v], g[v], 1e-6, 1.0, "dz", v);
+                ot_near(dz[r * ld + v], g[v], 1e-6, 1.0, "dz", v);
         }
+        for (int64_t v = s.cols; v < ld; v++) /* nobody's */
+            assert_true(apart ? isnan(dz[r * ld + v])
+                              : zs[r * ld + v] == zs0[r * ld + v]);
     }
     free(g);
 }
@@ -117,13 +122,15 @@ static void check_vocab(struct setting s, bool apart)
 static void vocabulary(void **state)
 {
     const struct setting settings[] = {
-        {5, 1, false, false, true, 1.0f, 0.0f, 0.0f, 1.0f, 1.0},
-        {9, 7, false, false, true, 0.5f, 0.1f, 0.0f, 1.0f, 2.0},
-        {13, 301, true, true, true, 0.7f, 0.0f, 0.3f, 2.0f, 3.0},
-        {13, 301, true, false, true, 0.7f, 0.01f, 0.3f, 1.0f, 3.0},
-        {13, 301, true, true, false, 0.7f, 0.01f, 0.3f, 1.0f, 3.0},
-        {6, 20003, true, false, true, 1.0f, 1e-4f, 1.0f, 2.0f, 4.0},
-        {6, 20003, false, false, false, 1.0f, 0.0f, 0.0f, 2.0f, 4.0},
+        {5, 1, false, false, true, 1.0f, 0.0f, 0.0f, 1.0f, 1.0, 0},
+        {9, 7, false, false, true, 0.5f, 0.1f, 0.0f, 1.0f, 2.0, 0},
+        {13, 301, true, true, true, 0.7f, 0.0f, 0.3f, 2.0f, 3.0, 0},
+        {13, 301, true, false, true, 0.7f, 0.01f, 0.3f, 1.0f, 3.0, 0},
+        {13, 301, true, true, false, 0.7f, 0.01f, 0.3f, 1.0f, 3.0, 0},
+        {6, 20003, true, false, true, 1.0f, 1e-4f, 1.0f, 2.0f, 4.0, 0},
+        {13, 301, true, true, true, 0.7f, 0.01f, 0.3f, 2.0f, 3.0, 19},
+        {5, 77, false, false, true, 0.5f, 0.1f, 0.0f, 1.0f, 2.0, 2},
+        {6, 20003, false, false, false, 1.0f, 0.0f, 0.0f, 2.0f, 4.0, 0},
     };
 
     (void)state;

@@ -294,6 +294,7 @@ static int mirror_gemm(struct kd_backend *be, const struct kd_gemm *g)
     x.c = wide ? plain_mat(&c, g->c) : mat(&c, g->c);
     x.pre = wide ? plain_mat(&c, g->pre) : mat(&c, g->pre);
     x.bias = plain(&c, g->bias);
+    x.bias_rounded = plain(&c, g->bias_rounded);
     return FORWARD(c, gemm, &x);
 }
 

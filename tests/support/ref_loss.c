@@ -30,10 +30,10 @@ static int64_t first_largest(const float *x, int64_t n)
 
 static void vocab_row(const struct kd_vocab_loss *l, int64_t r)
 {
-    int64_t n = l->zs.shape[1];
-    const float *zs = (const float *)l->zs.data + r * n;
-    float *dz = l->grad ? (float *)l->dz.data + r * n : NULL;
-    const float *zt = l->zt.data ? (const float *)l->zt.data + r * n : NULL;
+    int64_t n = l->zs.shape[1], ld = kd_vocab_loss_ld(l);
+    const float *zs = (const float *)l->zs.data + r * ld;
+    float *dz = l->grad ? (float *)l->dz.data + r * ld : NULL;
+    const float *zt = l->zt.data ? (const float *)l->zt.data + r * ld : NULL;
     double *out = (double *)l->rows_out.data + 4 * r, t = l->temperature;
     double lse = log_sum_exp(zs, n, 1.0), lse_s = 0.0, lse_t = 0.0;
     bool kl = zt && (!l->kl_mask || l->kl_mask[r] != 0.0f);

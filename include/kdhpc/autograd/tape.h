@@ -24,6 +24,8 @@ struct kd_var {
     struct kd_tensor v;
     struct kd_tensor g; /* data NULL until the first contribution (activations); float32
                            slab view (parameters) */
+    const uint16_t *rounded; /* a parameter's values in bfloat16 where its model
+                                computes in that; or NULL */
     bool needs_grad;
     bool is_param;   /* g is a slab view; contributions always add */
     bool g_live;     /* g holds a contribution: the next one adds */

@@ -48,7 +48,9 @@ struct kd_gemm {
     bool trans_a, trans_b; /* A is stored [k,m]; B is stored [n,k] */
     float alpha, beta;
     struct kd_mat a, b, c;
-    const float *bias; /* [n] or NULL */
+    const float *bias;            /* [n] or NULL */
+    const uint16_t *bias_rounded; /* [n] the same in bfloat16 where it is at hand: it
+                                     saves a pass to round it; or NULL */
     enum kd_act act;
     struct kd_mat pre; /* data NULL, or where to keep the value before act [m,n] */
 };
@@ -115,7 +117,13 @@ struct kd_vocab_loss {
     bool grad;
     struct kd_tensor rows_out; /* [rows, 4] float64: ce, smooth, kl, correct (argmax ==
                                   label, first on ties) */
+    int64_t ld;                /* values from row to row of zs, dz and zt; 0: V */
 };
+
+static inline int64_t kd_vocab_loss_ld(const struct kd_vocab_loss *l)
+{
+    return l->ld ? l->ld : l->zs.shape[1];
+}
 
 /** AdamW on a flat range; bias-corrected.  hf_order false: torch (decay first, eps
  * outside the corrected root); true: transformers 4.1 (eps before bias correction,

@@ -119,11 +119,11 @@ static void gradient_pass(float *dz, const float *z, const float *tmp, const flo
 static void vocab_row(const struct vocab *p, int64_t r, float *tmp)
 {
     const struct kd_vocab_loss *l = p->l;
-    int64_t n = p->cols, label = l->labels[r];
-    float *z = (float *)l->zs.data + r * n;
-    float *dz = l->grad ? (float *)l->dz.data + r * n : NULL;
+    int64_t n = p->cols, ld = kd_vocab_loss_ld(l), label = l->labels[r];
+    float *z = (float *)l->zs.data + r * ld;
+    float *dz = l->grad ? (float *)l->dz.data + r * ld : NULL;
     float *zt = l->zt.data && (!l->kl_mask || l->kl_mask[r] != 0.0f)
-                    ? (float *)l->zt.data + r * n
+                    ? (float *)l->zt.data + r * ld
                     : NULL;
     double *out = (double *)l->rows_out.data + 4 * r;
     float a = 0.0f, b = 0.0f, c = 0.0f, d = 0.0f, top;

@@ -279,17 +279,32 @@ static int check_device(int index, struct cudaDeviceProp *p)
     return KD_OK;
 }
 
+/* *OUT = BYTES of host memory that the device reads and writes itself. */
+static int pin(size_t bytes, void *out)
+{
+    void *p = NULL;
+    cudaError_t error = cudaMallocHost(&p, bytes);
+
+    if (error == cudaErrorMemoryAllocation) {
+        (void)cudaGetLastError();
+        return KD_FAIL(KD_ENOMEM,
+                       "cannot pin %.1f MiB of host memory for transfers to the GPU: "
+                       "the machine, or this job's share of it, has no more",
+                       mebibytes(bytes));
+    }
+    KD_TRY(cuda_check(error, "pinning memory"));
+    memcpy(out, &p, sizeof p);
+    return KD_OK;
+}
+
 static int open_memory(struct cuda *cuda)
 {
     struct cuda_staging *s = &cuda->staging;
 
     KD_TRY(cuda_check(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking),
                       "making a stream"));
-    KD_TRY(cuda_check(cudaMallocHost((void **)&cuda->result, CUDA_RESULT_BYTES),
-                      "pinning memory"));
-    KD_TRY(cuda_check(
-        cudaMallocHost((void **)&s->data, (size_t)CUDA_STAGES * CUDA_STAGE_BYTES),
-        "pinning memory"));
+    KD_TRY(pin(CUDA_RESULT_BYTES, &cuda->result));
+    KD_TRY(pin((size_t)CUDA_STAGES * CUDA_STAGE_BYTES, &s->data));
     for (int i = 0; i < CUDA_STAGES; i++)
         KD_TRY(cuda_check(cudaEventCreateWithFlags(&s->done[i], cudaEventDisableTiming),
                           "making an event"));

@@ -141,8 +141,12 @@ __device__ __forceinline__ pair<T> load_pair(const T *p, bool paired, bool secon
 {
     pair<T> x = {};
 
-    if (paired)
+    if (paired) {
+#ifdef KD_CUDA_HOST
+        kd_host_aligned(p, sizeof(pair<T>));
+#endif
         return *reinterpret_cast<const pair<T> *>(p);
+    }
     x.v[0] = p[0];
     if (second)
         x.v[1] = p[1];

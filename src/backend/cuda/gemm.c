@@ -8,6 +8,11 @@
  * bfloat16, the tanh form of gelu with or without it are fused (the library's gelu is
  * that form, and approximate); others take one pass over C, as exact as the rest.
  *
+ * Tensor cores are fed in pieces of 16 bytes along the contiguous dimension of an
+ * operand, and kernels for other sizes load less at a time.  The one dimension that may
+ * not be whole pieces is the vocabulary: such a product is cut into its whole pieces
+ * and the few columns that are left.
+ *
  * The choice of an algorithm costs tens of microseconds of host time, so choices are
  * kept.  The number of rows of a ragged batch is new in almost every step: it is
  * rounded up to one of eight sizes per octave before the library is asked, so the
@@ -23,9 +28,13 @@
 
 enum {
     WORKSPACE_BYTES = 32 << 20,
-    PLANS = 2048, /* places of the table; a later plan takes an earlier one's */
-    EXACT = 256,  /* up to here a number of rows is asked for as it is */
-    CHOICES = 4
+    PLAN_SETS = 512, /* of the table; a hash names the set */
+    PLAN_WAYS = 4,   /* places of a set; when all are taken, a later plan takes one */
+    EXACT = 256,     /* up to here a number of rows is asked for as it is */
+    CHOICES = 4,
+    PIECE = 8,     /* values of bfloat16 in 16 bytes */
+    ALIGNED = 64,  /* bytes; of whatever an arena or slab gives out */
+    CUT_FROM = 512 /* smaller dimensions are not worth a second product */
 };
 
 /* One call of the library, in our row-major terms. */
@@ -59,7 +68,8 @@ struct cuda_blas {
     const struct cuda_lt *lt;
     cublasLtHandle_t handle;
     void *workspace;
-    struct plan plans[PLANS];
+    struct plan plans[PLAN_SETS][PLAN_WAYS];
+    unsigned turn; /* which place of a full set is next */
 };
 
 /* What the library is told of one product; made and dropped for each call. */
@@ -87,8 +97,7 @@ int cuda_blas_open(struct cuda *cuda)
     if (!blas->lt)
         return KD_FAIL(KD_EINPUT, "the GPU needs cuBLASLt: %s", missing);
     KD_TRY(lt_check(blas->lt->create(&blas->handle), "starting"));
-    return cuda_check(cudaMalloc(&blas->workspace, WORKSPACE_BYTES),
-                      "allocating the workspace of products");
+    return cuda->base.ops->alloc(&cuda->base, WORKSPACE_BYTES, &blas->workspace);
 }
 
 void cuda_blas_close(struct cuda *cuda)
@@ -108,10 +117,11 @@ static cudaDataType_t lt_type(enum kd_dtype dtype)
     return dtype == KD_BF16 ? CUDA_R_16BF : CUDA_R_32F;
 }
 
-/* The largest power of two, at most 256, that divides an address. */
+/* The largest power of two that divides an address, at most that of a step's tensors:
+ * where exactly they begin must not make new plans, and no access is wider. */
 static int64_t alignment(const void *p)
 {
-    uintptr_t bits = (uintptr_t)p | 256;
+    uintptr_t bits = (uintptr_t)p | ALIGNED;
 
     return (int64_t)(bits & (~bits + 1));
 }
@@ -172,14 +182,14 @@ static struct plan_key key_of(const struct product *p)
     };
 }
 
-static size_t place_of(const struct plan_key *key)
+static size_t set_of(const struct plan_key *key)
 {
     uint64_t hash = 0, words[sizeof *key / sizeof(uint64_t)];
 
     memcpy(words, key, sizeof words);
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         hash = (hash ^ words[i]) * 0x9E3779B97F4A7C15ull + (hash >> 29);
-    return (size_t)(hash >> 32) % PLANS;
+    return (size_t)(hash >> 32) % PLAN_SETS;
 }
 
 static void call_drop(const struct cuda_lt *lt, struct call *c)
@@ -293,15 +303,24 @@ out:
 static int find_plan(struct cuda_blas *blas, const struct product *p,
                      const struct plan **out)
 {
-    struct plan_key key = key_of(p);
-    struct plan *plan = &blas->plans[place_of(&key)];
+    const struct plan_key key = key_of(p);
+    struct plan *set = blas->plans[set_of(&key)], *plan = NULL;
 
-    if (plan->state == PLAN_NONE || memcmp(&plan->key, &key, sizeof key) != 0) {
-        plan->key = key;
-        KD_TRY(choose(blas, p, plan));
+    for (int i = 0; i < PLAN_WAYS && set[i].state != PLAN_NONE; i++) {
+        if (memcmp(&set[i].key, &key, sizeof key) == 0) {
+            *out = &set[i];
+            return KD_OK;
+        }
     }
+    for (int i = PLAN_WAYS - 1; i >= 0; i--) {
+        if (set[i].state == PLAN_NONE)
+            plan = &set[i];
+    }
+    if (!plan)
+        plan = &set[blas->turn++ % PLAN_WAYS];
+    plan->key = key;
     *out = plan;
-    return KD_OK;
+    return choose(blas, p, plan);
 }
 
 /* *DONE = false where the library has no algorithm for it. */
@@ -375,6 +394,9 @@ static int bias_for(struct kd_backend *be, const struct kd_gemm *g, enum kd_dtyp
     *bias = g->bias;
     if (!g->bias || dtype == KD_F32)
         return KD_OK;
+    *bias = g->bias_rounded;
+    if (*bias)
+        return KD_OK;
     KD_TRY(cuda_scratch(be, (size_t)g->c.cols * sizeof(uint16_t), &copy));
     *bias = copy;
     return cuda_round(be, g->bias, copy, g->c.cols);
@@ -431,6 +453,85 @@ static int no_product(struct kd_backend *be, const struct kd_gemm *g)
     return cuda_bias_act(be, g->act, g->bias, g->c, g->c);
 }
 
+/* Columns or rows [FIRST, FIRST + N) of a window. */
+static struct kd_mat part(struct kd_mat m, bool columns, int64_t first, int64_t n)
+{
+    if (!m.data)
+        return m;
+    m.data = (char *)m.data +
+             (columns ? first : first * m.ld) * (int64_t)kd_dtype_bytes(m.dtype);
+    *(columns ? &m.cols : &m.rows) = n;
+    return m;
+}
+
+static struct kd_gemm part_of_m(const struct kd_gemm *g, int64_t first, int64_t m)
+{
+    struct kd_gemm p = *g;
+
+    p.a = part(g->a, g->trans_a, first, m);
+    p.c = part(g->c, false, first, m);
+    p.pre = part(g->pre, false, first, m);
+    return p;
+}
+
+static struct kd_gemm part_of_n(const struct kd_gemm *g, int64_t first, int64_t n)
+{
+    struct kd_gemm p = *g;
+
+    p.b = part(g->b, !g->trans_b, first, n);
+    p.c = part(g->c, true, first, n);
+    p.pre = part(g->pre, true, first, n);
+    p.bias = g->bias ? g->bias + first : NULL;
+    p.bias_rounded = g->bias_rounded ? g->bias_rounded + first : NULL;
+    return p;
+}
+
+static struct kd_gemm part_of_k(const struct kd_gemm *g, int64_t first, int64_t k)
+{
+    struct kd_gemm p = *g;
+
+    p.a = part(g->a, !g->trans_a, first, k);
+    p.b = part(g->b, g->trans_b, first, k);
+    return p;
+}
+
+/* The whole pieces of a dimension of SIZE that is contiguous in M; all of it where
+ * nothing is won because rows do not begin aligned, or the dimension is short. */
+static int64_t pieces(const struct kd_mat *m, int64_t size)
+{
+    return m->ld % PIECE == 0 && size >= CUT_FROM ? size - size % PIECE : size;
+}
+
+/* *FIRST and *SECOND = G in two products, one after the other; false: it is whole. */
+static bool cut(const struct kd_gemm *g, int64_t m, int64_t n, int64_t k,
+                struct kd_gemm *first, struct kd_gemm *second)
+{
+    int64_t most;
+
+    if (g->a.dtype != KD_BF16)
+        return false;
+    if (g->trans_a && (most = pieces(&g->a, m)) < m) {
+        *first = part_of_m(g, 0, most);
+        *second = part_of_m(g, most, m - most);
+        return true;
+    }
+    if ((most = pieces(&g->c, n)) < n) {
+        *first = part_of_n(g, 0, most);
+        *second = part_of_n(g, most, n - most);
+        return true;
+    }
+    if (!g->trans_a && (most = pieces(&g->a, k)) < k) { /* C takes up the few first */
+        *first = part_of_k(g, most, k - most);
+        first->bias = NULL;
+        first->act = KD_ACT_NONE;
+        first->pre.data = NULL;
+        *second = part_of_k(g, 0, most);
+        second->beta = 1.0f;
+        return true;
+    }
+    return false;
+}
+
 int cuda_gemm(struct kd_backend *be, const struct kd_gemm *g)
 {
     struct product p = {
@@ -447,10 +548,15 @@ int cuda_gemm(struct kd_backend *be, const struct kd_gemm *g)
         .beta = g->beta,
         .tf32 = cuda_of(be)->tf32 && g->a.dtype == KD_F32,
     };
+    struct kd_gemm first, second;
 
     if (p.m == 0 || p.n == 0)
         return KD_OK;
     if (p.k == 0 || p.alpha == 0.0f)
         return no_product(be, g);
+    if (cut(g, p.m, p.n, p.k, &first, &second)) {
+        KD_TRY(cuda_gemm(be, &first));
+        return cuda_gemm(be, &second);
+    }
     return run_product(be, g, &p);
 }

@@ -26,6 +26,7 @@ template <typename D> struct vocab_args {
     const int32_t *labels;
     const float *kl_mask;
     double *out; /* [rows, 4] */
+    int64_t ld;
     int cols;
     float w_ce, w_smooth, w_kl, inv_t;
 };
@@ -205,7 +206,7 @@ template <typename D>
 __global__ void __launch_bounds__(VOCAB_THREADS, 2) vocab_kernel(const vocab_args<D> p)
 {
     __shared__ vocab_shared shared;
-    const int64_t r = blockIdx.x, first = r * p.cols;
+    const int64_t r = blockIdx.x, first = r * p.ld;
     const int label = p.labels[r];
     double *out = p.out + 4 * r, z_label = 0.0, loss[4] = {0.0, 0.0, 0.0, 0.0};
     vocab_row row = {p.zs + first, NULL,       p.cols, 0,    0,
@@ -250,6 +251,7 @@ template <typename D> int vocab_of(struct kd_backend *be, const struct kd_vocab_
                              l->labels,
                              l->kl_mask,
                              (double *)l->rows_out.data,
+                             kd_vocab_loss_ld(l),
                              (int)l->zs.shape[1],
                              l->w_ce,
                              l->w_smooth,
@@ -437,8 +439,6 @@ int mse_of(struct kd_backend *be, const mse_args<T> &a, const row_group &g)
 
     if (g.held == 1)
         KD_LAUNCH((mse_kernel<T, 1>), blocks, threads, 0, cuda_stream(be), a);
-    else if (g.held == 2)
-        KD_LAUNCH((mse_kernel<T, 2>), blocks, threads, 0, cuda_stream(be), a);
     else
         KD_LAUNCH((mse_kernel<T, 0>), blocks, threads, 0, cuda_stream(be), a);
     return cuda_check_launch("mse_rows");

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Loading cuBLASLt at run time, by the name of the major version that its header has.
+/* Loading cuBLASLt at run time, by the name of the major version that its header has,
+ * or else by that of version 12: what is used here has not changed since.
  *
  * Looked for where the dynamic linker looks (LD_LIBRARY_PATH, the cache), then where
  * the build found it, then at the toolkit's usual place. */
@@ -12,6 +13,8 @@
 #define TEXT(x) #x
 #define TEXT_OF(x) TEXT(x)
 #define LIBRARY "libcublasLt.so." TEXT_OF(CUBLAS_VER_MAJOR)
+#define OLDER_LIBRARY "libcublasLt.so.12"
+#define USUAL_DIR "/usr/local/cuda/lib64/"
 
 static const struct {
     const char *name;
@@ -40,7 +43,8 @@ _Static_assert(sizeof(struct cuda_lt) == N_SYMBOLS * sizeof(void *),
 static void *open_library(void)
 {
     static const char *const places[] = {LIBRARY, KD_CUDA_LIBRARY_DIR "/" LIBRARY,
-                                         "/usr/local/cuda/lib64/" LIBRARY};
+                                         USUAL_DIR LIBRARY, OLDER_LIBRARY,
+                                         USUAL_DIR OLDER_LIBRARY};
     void *library = NULL;
 
     for (size_t i = 0; !library && i < sizeof places / sizeof *places; i++)
@@ -60,14 +64,16 @@ const struct cuda_lt *cuda_lt_load(const char **missing)
     library = open_library();
     if (!library) {
         snprintf(why, sizeof why,
-                 "%s cannot be loaded: put its folder into LD_LIBRARY_PATH", LIBRARY);
+                 "neither %s nor %s can be loaded: put its folder into LD_LIBRARY_PATH",
+                 LIBRARY, OLDER_LIBRARY);
         return NULL;
     }
     for (int i = 0; i < N_SYMBOLS; i++) {
         void *symbol = dlsym(library, symbols[i].name);
 
         if (!symbol) {
-            snprintf(why, sizeof why, "%s has no %s", LIBRARY, symbols[i].name);
+            snprintf(why, sizeof why, "the cuBLASLt that was found has no %s",
+                     symbols[i].name);
             table.version = NULL;
             dlclose(library);
             return NULL;

@@ -2,11 +2,13 @@
 /* Layer norm and RMS norm with their residual and dropout, one pass over memory.
  *
  * A row is held in the registers of a group of threads (struct row_group), so mean,
- * variance and result come from one reading; rows wider than 8192 are read again for
+ * variance and result come from one reading; rows wider than 4096 are read again for
  * each.  The backward kernel has about two blocks for each multiprocessor; their groups
  * take rows in turn and keep the gradients of gamma and beta of their columns in
- * registers too.  Those are added over the groups of a block in order, and over the
- * blocks by a second kernel.
+ * registers too.  While a row is worked on, the next one is under way: the sums over a
+ * row are barriers, behind which memory would idle.  The gradients of gamma and beta
+ * are added over the groups of a block in order, and over the blocks by a second
+ * kernel.
  *
  * Bounds, in bytes moved for rows cols = n, with T's size t: forward t n (x) + t n
  * (sub) + t n (sum) + t n (y); backward t n for each of sum, dy, dsum, dx (twice if it
@@ -188,21 +190,45 @@ template <int HELD> struct back_held {
     float dgamma[HELD ? HELD : 1][CHUNK], dbeta[HELD ? HELD : 1][CHUNK];
 };
 
-/* n and dy of a chunk. */
-template <typename T>
-__device__ __forceinline__ void back_chunk(const back_args<T> &a, int64_t r, int c,
-                                           int n, float (&norm)[CHUNK],
-                                           float (&d)[CHUNK])
-{
-    const int64_t at = r * a.s.cols + c;
-    const chunk<T> s = chunk_load(a.sum + at, 0, n), dy = chunk_load(a.dy + at, 0, n);
-    const float mean = n > 0 ? a.stats[2 * r] : 0.0f,
-                scale = n > 0 ? a.stats[2 * r + 1] : 0.0f;
+/* What is read of a row, as it lies in memory. */
+template <typename T, int HELD> struct back_input {
+    chunk<T> sum[HELD ? HELD : 1], dy[HELD ? HELD : 1];
+    float mean, scale;
+};
 
+/* Chunk I of the row, 0 behind its end. */
+template <typename T, int HELD>
+__device__ __forceinline__ void back_read(const back_args<T> &a, const row_walk &w,
+                                          int i, back_input<T, HELD> &in)
+{
+    const int k = HELD ? i : 0, n = w.cols - w.column(i);
+    const int64_t at = (int64_t)w.r * a.s.cols + w.column(i);
+
+    in.sum[k] = chunk_load(a.sum + at, 0, n);
+    in.dy[k] = chunk_load(a.dy + at, 0, n);
+}
+
+/* The row's statistics and the chunks that are held. */
+template <typename T, int HELD>
+__device__ __forceinline__ void back_begin(const back_args<T> &a, const row_walk &w,
+                                           back_input<T, HELD> &in)
+{
+    in.mean = w.cols > 0 ? a.stats[2 * w.r] : 0.0f;
+    in.scale = w.cols > 0 ? a.stats[2 * w.r + 1] : 0.0f;
+#pragma unroll
+    for (int i = 0; i < HELD; i++)
+        back_read(a, w, i, in);
+}
+
+/* n and dy of the chunk in place K. */
+template <typename T, int HELD>
+__device__ __forceinline__ void back_chunk(const back_input<T, HELD> &in, int k,
+                                           float (&norm)[CHUNK], float (&d)[CHUNK])
+{
 #pragma unroll
     for (int e = 0; e < CHUNK; e++) {
-        norm[e] = (chunk_get(s, e) - mean) * scale;
-        d[e] = chunk_get(dy, e);
+        norm[e] = (chunk_get(in.sum[k], e) - in.mean) * in.scale;
+        d[e] = chunk_get(in.dy[k], e);
     }
 }
 
@@ -210,15 +236,17 @@ __device__ __forceinline__ void back_chunk(const back_args<T> &a, int64_t r, int
  * block's own gradients [2, cols], where they are not held. */
 template <typename T, int HELD>
 __device__ __forceinline__ void back_sums(const back_args<T> &a, const row_walk &w,
-                                          float *part, back_held<HELD> &h,
-                                          float (&sums)[2])
+                                          float *part, back_input<T, HELD> &in,
+                                          back_held<HELD> &h, float (&sums)[2])
 {
 #pragma unroll
     for (int i = 0; i < w.chunks; i++) {
         const int k = HELD ? i : 0, c = w.column(i), n = w.cols - c;
         float gamma[CHUNK];
 
-        back_chunk(a, w.r, c, n, h.norm[k], h.g[k]);
+        if (!HELD)
+            back_read(a, w, i, in);
+        back_chunk(in, k, h.norm[k], h.g[k]);
         load_eight(a.s.gamma + c, 0, n, gamma);
         if (!HELD && part) {
             load_eight(part + c, 0, n, h.dgamma[0]);
@@ -276,10 +304,9 @@ __device__ __forceinline__ void back_store(const back_args<T> &a, int64_t r, int
 /* The row's gradients from MEANS of g and g n. */
 template <typename T, int HELD>
 __device__ __forceinline__ void back_row(const back_args<T> &a, const row_walk &w,
-                                         back_held<HELD> &h, const float (&means)[2])
+                                         back_input<T, HELD> &in, back_held<HELD> &h,
+                                         const float (&means)[2])
 {
-    const float scale = w.cols > 0 ? a.stats[2 * w.r + 1] : 0.0f;
-
 #pragma unroll
     for (int i = 0; i < w.chunks; i++) {
         const int k = HELD ? i : 0, c = w.column(i), n = w.cols - c;
@@ -287,7 +314,8 @@ __device__ __forceinline__ void back_row(const back_args<T> &a, const row_walk &
         if (!HELD) {
             float gamma[CHUNK];
 
-            back_chunk(a, w.r, c, n, h.norm[k], h.g[k]);
+            back_read(a, w, i, in);
+            back_chunk(in, k, h.norm[k], h.g[k]);
             load_eight(a.s.gamma + c, 0, n, gamma);
 #pragma unroll
             for (int e = 0; e < CHUNK; e++)
@@ -295,7 +323,7 @@ __device__ __forceinline__ void back_row(const back_args<T> &a, const row_walk &
         }
 #pragma unroll
         for (int e = 0; e < CHUNK; e++)
-            h.g[k][e] = (h.g[k][e] - means[0] - h.norm[k][e] * means[1]) * scale;
+            h.g[k][e] = (h.g[k][e] - means[0] - h.norm[k][e] * means[1]) * in.scale;
         back_store(a, w.r, c, n, h.g[k]);
     }
 }
@@ -319,16 +347,26 @@ __device__ __forceinline__ void groups_to(float *out, int n, float (&sum)[CHUNK]
     }
 }
 
+/* The walk of this thread's group in the rows from FIRST on. */
+__device__ __forceinline__ row_walk walk_at(row_walk w, const norm_shape &s, int first)
+{
+    w.r = first + w.at.group;
+    w.cols = w.r < s.rows ? s.cols : 0;
+    return w;
+}
+
 template <typename T, int HELD>
-__global__ void __launch_bounds__(BACK_THREADS, HELD == 1 ? 2 : 1)
+__global__ void __launch_bounds__(ROW_THREADS, HELD && sizeof(T) == 2 ? 2 : 1)
     norm_back_kernel(const back_args<T> a)
 {
     KD_DYNAMIC_SHARED(float, groups_sum); /* [2, group threads, CHUNK] */
     __shared__ float shared[2 * WARP];
-    const int groups = (int)(blockDim.x / (unsigned)a.s.group);
+    const int groups = (int)(blockDim.x / (unsigned)a.s.group),
+              step = (int)gridDim.x * groups;
     float *part = a.part ? a.part + (int64_t)blockIdx.x * 2 * a.s.cols : NULL;
     const row_walk w = walk_of<HELD>(a.s, 0);
     back_held<HELD> h = {};
+    back_input<T, HELD> next;
 
     if (!HELD && part)
         for (int i = 0; i < w.chunks; i++) {
@@ -337,17 +375,18 @@ __global__ void __launch_bounds__(BACK_THREADS, HELD == 1 ? 2 : 1)
             store_eight(part + c, 0, a.s.cols - c, h.dgamma[0]);
             store_eight(part + a.s.cols + c, 0, a.s.cols - c, h.dbeta[0]);
         }
-    for (int r = (int)blockIdx.x * groups; r < a.s.rows; r += (int)gridDim.x * groups) {
-        row_walk row = w;
+    back_begin(a, walk_at(w, a.s, (int)blockIdx.x * groups), next);
+    for (int r = (int)blockIdx.x * groups; r < a.s.rows; r += step) {
+        const row_walk row = walk_at(w, a.s, r);
+        back_input<T, HELD> in = next;
         float sums[2] = {0.0f, 0.0f};
 
-        row.r = r + w.at.group;
-        row.cols = row.r < a.s.rows ? a.s.cols : 0;
-        back_sums(a, row, part, h, sums);
+        back_begin(a, walk_at(w, a.s, r + step), next);
+        back_sums(a, row, part, in, h, sums);
         group_sum(sums, a.s.group, shared);
         sums[0] = a.s.layer ? sums[0] / (float)a.s.cols : 0.0f;
         sums[1] /= (float)a.s.cols;
-        back_row(a, row, h, sums);
+        back_row(a, row, in, h, sums);
     }
 #pragma unroll
     for (int i = 0; i < w.chunks && HELD && part; i++) {
@@ -375,8 +414,6 @@ int norm_of(struct kd_backend *be, const norm_args<T> &a, const row_group &g)
 
     if (g.held == 1)
         KD_LAUNCH((norm_kernel<T, 1>), blocks, threads, 0, cuda_stream(be), a);
-    else if (g.held == 2)
-        KD_LAUNCH((norm_kernel<T, 2>), blocks, threads, 0, cuda_stream(be), a);
     else
         KD_LAUNCH((norm_kernel<T, 0>), blocks, threads, 0, cuda_stream(be), a);
     return cuda_check_launch("norm");
@@ -391,9 +428,6 @@ int norm_back_of(struct kd_backend *be, const back_args<T> &a, const row_group &
 
     if (g.held == 1)
         KD_LAUNCH((norm_back_kernel<T, 1>), blocks, threads, shared, cuda_stream(be),
-                  a);
-    else if (g.held == 2)
-        KD_LAUNCH((norm_back_kernel<T, 2>), blocks, threads, shared, cuda_stream(be),
                   a);
     else
         KD_LAUNCH((norm_back_kernel<T, 0>), blocks, threads, shared, cuda_stream(be),

@@ -20,6 +20,10 @@ namespace
 
 enum { THREADS = 256 };
 
+/* An activation that is looked up for each value: where types are mixed, which is rare.
+ */
+constexpr int ANY = -1;
+
 /* Where a thread's eight values are, and how many of them exist. */
 struct spot {
     int64_t row, col; /* flat: row 0 */
@@ -133,13 +137,14 @@ template <enum kd_act ACT, typename T> struct act_back_op {
         load_eight(pre + s.col, x, s.packed, s.n);
         load_eight(dy + s.col, d, s.packed, s.n);
         for (int i = 0; i < 8; i++)
-            d[i] *= act_slope(ACT, x[i]);
+            d[i] *= act_slope_as<T>(ACT, x[i]);
         store_eight(dx + s.col, d, s.packed, s.n);
     }
 };
 
 /* y = act(x + bias) on windows. */
-template <enum kd_act ACT, typename X, typename Y> struct bias_act_op {
+template <int ACT, typename X, typename Y> struct bias_act_op {
+    enum kd_act act;
     const X *x;
     Y *y;
     int64_t x_ld, y_ld;
@@ -156,7 +161,7 @@ template <enum kd_act ACT, typename X, typename Y> struct bias_act_op {
                 v[i] += b[i];
         }
         for (int i = 0; i < 8; i++)
-            v[i] = act_of(ACT, v[i]);
+            v[i] = act_as<Y>(ACT == ANY ? act : (enum kd_act)ACT, v[i]);
         store_eight(y + s.row * y_ld + s.col, v, s.packed, s.n);
     }
 };
@@ -255,13 +260,44 @@ __device__ inline void put(bf16 *p, double v)
     *p = bf16_of((float)v);
 }
 
-template <typename S, typename D> struct cast_op {
-    const S *src;
-    D *dst;
+/* Value I of P, of one of the four types. */
+__device__ inline double get_any(const void *p, enum kd_dtype dtype, int64_t i)
+{
+    switch (dtype) {
+    case KD_F32:
+        return value_of((const float *)p + i);
+    case KD_BF16:
+        return value_of((const bf16 *)p + i);
+    case KD_F16:
+        return value_of((const f16 *)p + i);
+    default:
+        return value_of((const double *)p + i);
+    }
+}
+
+__device__ inline void put_any(void *p, enum kd_dtype dtype, int64_t i, double v)
+{
+    switch (dtype) {
+    case KD_F32:
+        return put((float *)p + i, v);
+    case KD_BF16:
+        return put((bf16 *)p + i, v);
+    case KD_F16:
+        return put((f16 *)p + i, v);
+    default:
+        return put((double *)p + i, v);
+    }
+}
+
+/* From any type to any: weights on their way in and out, so one kernel for all. */
+struct cast_op {
+    const void *src;
+    void *dst;
+    enum kd_dtype from, to;
     __device__ void operator()(const spot &s) const
     {
-        for (int i = 0; i < s.n; i++)
-            put(dst + s.col + i, value_of(src + s.col + i));
+        for (int64_t i = s.col; i < s.col + s.n; i++)
+            put_any(dst, to, i, get_any(src, from, i));
     }
 };
 
@@ -285,39 +321,17 @@ int convert(struct kd_backend *be, const void *src, void *dst, int64_t n)
                     aligned16(src, dst), "casting");
 }
 
-template <typename S>
-int cast_from(struct kd_backend *be, const struct kd_tensor &src,
-              const struct kd_tensor &dst)
-{
-    const S *from = (const S *)src.data;
-    const int64_t n = kd_tensor_count(&src);
-
-    switch (dst.dtype) {
-    case KD_F32:
-        return run_flat(be, cast_op<S, float>{from, (float *)dst.data}, n, false,
-                        "casting");
-    case KD_BF16:
-        return run_flat(be, cast_op<S, bf16>{from, (bf16 *)dst.data}, n, false,
-                        "casting");
-    case KD_F16:
-        return run_flat(be, cast_op<S, f16>{from, (f16 *)dst.data}, n, false,
-                        "casting");
-    default:
-        return run_flat(be, cast_op<S, double>{from, (double *)dst.data}, n, false,
-                        "casting");
-    }
-}
-
-template <enum kd_act ACT, typename X, typename Y>
-int bias_act_typed(struct kd_backend *be, const float *bias, const struct kd_mat &x,
-                   const struct kd_mat &y)
+template <int ACT, typename X, typename Y>
+int bias_act_typed(struct kd_backend *be, enum kd_act act, const float *bias,
+                   const struct kd_mat &x, const struct kd_mat &y)
 {
     const X *from = (const X *)x.data;
     Y *to = (Y *)y.data;
 
     return run_grid(
-        be, bias_act_op<ACT, X, Y>{from, to, x.ld, y.ld, bias, aligned16(bias)}, x.rows,
-        x.cols, pack_fits<X>(from, x.ld) && pack_fits<Y>(to, y.ld), "activation");
+        be, bias_act_op<ACT, X, Y>{act, from, to, x.ld, y.ld, bias, aligned16(bias)},
+        x.rows, x.cols, pack_fits<X>(from, x.ld) && pack_fits<Y>(to, y.ld),
+        "activation");
 }
 
 template <enum kd_act ACT>
@@ -325,12 +339,12 @@ int bias_act(struct kd_backend *be, const float *bias, const struct kd_mat &x,
              const struct kd_mat &y)
 {
     if (x.dtype == KD_BF16 && y.dtype == KD_BF16)
-        return bias_act_typed<ACT, bf16, bf16>(be, bias, x, y);
+        return bias_act_typed<ACT, bf16, bf16>(be, ACT, bias, x, y);
     if (x.dtype == KD_BF16)
-        return bias_act_typed<ACT, bf16, float>(be, bias, x, y);
+        return bias_act_typed<ANY, bf16, float>(be, ACT, bias, x, y);
     if (y.dtype == KD_BF16)
-        return bias_act_typed<ACT, float, bf16>(be, bias, x, y);
-    return bias_act_typed<ACT, float, float>(be, bias, x, y);
+        return bias_act_typed<ANY, float, bf16>(be, ACT, bias, x, y);
+    return bias_act_typed<ACT, float, float>(be, ACT, bias, x, y);
 }
 
 template <enum kd_act ACT>
@@ -469,14 +483,6 @@ extern "C" int cuda_cast(struct kd_backend *be, struct kd_tensor src,
         return convert<float, bf16>(be, src.data, dst.data, n);
     if (src.dtype == KD_BF16 && dst.dtype == KD_F32)
         return convert<bf16, float>(be, src.data, dst.data, n);
-    switch (src.dtype) {
-    case KD_F32:
-        return cast_from<float>(be, src, dst);
-    case KD_BF16:
-        return cast_from<bf16>(be, src, dst);
-    case KD_F16:
-        return cast_from<f16>(be, src, dst);
-    default:
-        return cast_from<double>(be, src, dst);
-    }
+    return run_flat(be, cast_op{src.data, dst.data, src.dtype, dst.dtype}, n, false,
+                    "casting");
 }

@@ -12,7 +12,8 @@
 enum {
     CHUNK = 8,         /* columns that a thread handles at a time */
     ROW_THREADS = 512, /* most threads of one row */
-    ROW_HELD = 2,      /* most chunks of a row that a thread keeps in registers */
+    ROW_HELD = 1,      /* most chunks of a row that a thread keeps in registers: the
+                          widest hidden states have 4096 columns */
     TILE_COLS = 256,   /* columns of one warp's chunks */
     TILE_WARPS = 8,    /* warps that share a tile's rows */
     TOPK_TILE = 4096,  /* columns of one block of the search for the largest */
