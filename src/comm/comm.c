@@ -110,6 +110,7 @@ void kd_comm_stop(struct kd_comm *comm)
 {
     if (!comm)
         return;
+    kd_comm_drop_backend(comm);
     kd_node_stage_free(comm->stage);
     MPI_Comm_free(&comm->node);
     MPI_Comm_free(&comm->world);

@@ -21,7 +21,7 @@ struct bucket {
     int64_t begin, end; /* slab values */
     int64_t trainable;  /* values of parameters in it, without padding */
     int64_t missing;    /* of them not yet final in this update */
-    struct kd_reduction *sum;
+    struct kd_transfer *sum;
 };
 
 struct kd_gradsync {
@@ -168,7 +168,7 @@ int kd_gradsync_finish(struct kd_gradsync *s)
         rc = start_next(s);
     for (int64_t i = 0; i < s->n_started; i++) {
         struct bucket *b = &s->buckets[i];
-        int failed = kd_allreduce_finish(s->comm, b->sum);
+        int failed = kd_transfer_finish(s->comm, b->sum);
 
         b->sum = NULL;
         if (!rc)
