@@ -83,4 +83,8 @@ void kd_staging_free(struct kd_comm *comm);
 void kd_watchdog_enter(const char *name, int64_t sequence);
 void kd_watchdog_leave(void);
 
+/** Seconds that a wait inside a collective may take if it is to end before the watchdog
+ * ends it with less to say; 0: no bound.  Local. */
+double kd_watchdog_wait_s(void);
+
 #endif

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The nccl plane of a build without CUDA: it says that it is missing, and so nothing
- * else of it is ever called with a GPU. */
+/* The nccl plane of a build without CUDA or without NCCL's header: it says that it is
+ * missing, so it is never chosen, and staging memory is plain memory. */
+#include "kdhpc/base/mem.h"
+
 #include "nccl_plane.h"
+
+#include <stdlib.h>
 
 const char *kd_comm_nccl_library(void)
 {
@@ -10,12 +14,12 @@ const char *kd_comm_nccl_library(void)
 
 const char *kd_nccl_missing(void)
 {
-    return "this program was built without CUDA";
+    return "this program was built without NCCL";
 }
 
 static int missing(void)
 {
-    return KD_FAIL(KD_EINTERNAL, "there is no GPU: %s", kd_nccl_missing());
+    return KD_FAIL(KD_EINTERNAL, "%s", kd_nccl_missing());
 }
 
 int kd_gpu_address(char address[KD_GPU_ADDRESS])
@@ -26,14 +30,17 @@ int kd_gpu_address(char address[KD_GPU_ADDRESS])
 
 int kd_pinned_alloc(size_t bytes, void **out)
 {
-    (void)bytes;
-    *out = NULL;
-    return missing();
+    return kd_calloc((int64_t)bytes, 1, out);
 }
 
 void kd_pinned_free(void *p)
 {
-    (void)p;
+    free(p);
+}
+
+void kd_nccl_settle(struct kd_comm *comm)
+{
+    (void)comm;
 }
 
 int kd_nccl_open(struct kd_comm *comm, struct kd_backend *be)

@@ -15,12 +15,17 @@ const char *kd_nccl_missing(void);
  * it.  Local. */
 int kd_gpu_address(char address[KD_GPU_ADDRESS]) KD_MUST_CHECK;
 
-/** Host memory that the GPU copies from and to directly.  Local. */
+/** Host memory that the GPU copies from and to directly (plain memory without CUDA).
+ * Local. */
 int kd_pinned_alloc(size_t bytes, void **out) KD_MUST_CHECK;
 void kd_pinned_free(void *p);
 
 /** Connect the GPUs of all ranks: sets comm->nccl.  Collective. */
 int kd_nccl_open(struct kd_comm *comm, struct kd_backend *be) KD_MUST_CHECK;
+
+/** After a failed vote: give transfers under way a moment, abort them if they hang.
+ * Local. */
+void kd_nccl_settle(struct kd_comm *comm);
 
 /** Free comm->nccl, if any; abort what is under way and does not end.  Local. */
 void kd_nccl_close(struct kd_comm *comm);

@@ -128,61 +128,67 @@ static int find_sharing(struct kd_comm *comm, const char *address, int64_t *shar
 static int find_facts(struct kd_comm *comm, struct kd_backend *be, int64_t *facts)
 {
     char address[KD_GPU_ADDRESS] = "";
+    int rc = KD_OK;
 
     facts[NO_GPU] = !has_gpu(be);
     facts[NO_NCCL] = facts[NO_GPU] || kd_nccl_missing();
-    KD_ALL(comm, facts[NO_GPU] ? KD_OK : kd_gpu_address(address));
+    if (!facts[NO_NCCL])
+        rc = kd_gpu_address(address);
+    KD_ALL(comm, rc);
     KD_TRY(find_sharing(comm, address, &facts[SHARED_GPU]));
     return kd_allreduce_i64(comm, facts, N_FACTS, KD_MAX);
 }
 
 /* Why not nccl; NULL if it can be. */
-static const char *against_nccl(const int64_t *facts)
+static const char *against_nccl(struct kd_backend *be, const int64_t *facts)
 {
-    const char *missing = kd_nccl_missing();
+    const char *missing = has_gpu(be) ? kd_nccl_missing() : NULL;
 
     if (facts[NO_GPU])
-        return "not every rank computes on a GPU";
+        return "not every rank has a GPU to compute on";
     if (facts[SHARED_GPU])
         return "ranks of a node share a GPU, which NCCL does not allow";
     if (facts[NO_NCCL])
-        return missing ? missing : "another rank's machine lacks libnccl";
+        return missing ? missing : "another rank's machine lacks NCCL";
     return NULL;
 }
 
-static int choose(struct kd_comm *comm, struct kd_backend *be, enum wish wish,
-                  const int64_t *facts)
+/* Whether tensors of BE go from GPU to GPU; if not, why not. */
+static int choose_nccl(struct kd_comm *comm, struct kd_backend *be, enum wish wish,
+                       const char **against)
 {
-    const char *against = against_nccl(facts);
+    int64_t facts[N_FACTS];
 
-    if (wish == WISH_NCCL && against)
-        return KD_FAIL(KD_EINPUT, "KD_PLANE=nccl cannot be: %s", against);
-    comm->pins = has_gpu(be);
-    if (wish == WISH_NCCL || (comm->size > 1 && wish == WISH_NONE && !against)) {
-        KD_TRY(kd_nccl_open(comm, be));
-        comm->plane = &kd_plane_nccl;
-        kd_info("ranks exchange tensors from GPU to GPU: %s", kd_comm_nccl_library());
-    } else if (comm->size > 1) {
-        comm->plane = &kd_plane_mpi;
-        if (be->device != KD_CPU)
-            kd_info("ranks exchange tensors through host memory: %s",
-                    wish == WISH_MPI ? "KD_PLANE=mpi" : against);
-    } else {
-        comm->plane = &plane_self;
-    }
-    comm->be = be;
+    *against = "KD_PLANE=mpi";
+    if (wish == WISH_MPI || (wish == WISH_NONE && comm->size == 1))
+        return KD_OK;
+    KD_TRY(find_facts(comm, be, facts));
+    *against = against_nccl(be, facts);
+    if (wish == WISH_NCCL && *against)
+        return KD_FAIL(KD_EINPUT, "KD_PLANE=nccl cannot be: %s", *against);
     return KD_OK;
 }
 
 int kd_comm_use_backend(struct kd_comm *comm, struct kd_backend *be)
 {
-    int64_t facts[N_FACTS];
+    const char *against;
     enum wish wish;
 
     kd_comm_drop_backend(comm);
     KD_TRY(agree_on_wish(comm, &wish));
-    KD_TRY(find_facts(comm, be, facts));
-    return choose(comm, be, wish, facts);
+    KD_TRY(choose_nccl(comm, be, wish, &against));
+    if (!against)
+        KD_TRY(kd_nccl_open(comm, be));
+    comm->plane = !against         ? &kd_plane_nccl
+                  : comm->size > 1 ? &kd_plane_mpi
+                                   : &plane_self;
+    comm->be = be;
+    comm->pins = has_gpu(be);
+    if (!against)
+        kd_info("ranks exchange tensors from GPU to GPU: %s", kd_comm_nccl_library());
+    else if (comm->size > 1 && be->device != KD_CPU)
+        kd_info("ranks exchange tensors through host memory: %s", against);
+    return KD_OK;
 }
 
 void kd_comm_drop_backend(struct kd_comm *comm)
