@@ -51,7 +51,8 @@ struct kd_nccl {
     cudaStream_t compute, stream;
     cudaEvent_t ready, end;      /* of the compute stream: at a start, at a wait */
     struct nccl_transfer *spare; /* finished ones, with their events */
-    int64_t unsettled;           /* transfers started since the last good wait */
+    bool refused;      /* a call failed here: the next would meet the others' last */
+    int64_t unsettled; /* transfers started since the last good wait, on all ranks */
 };
 
 /* ---- checks ---- */
@@ -244,19 +245,20 @@ static int order(cudaStream_t first, cudaEvent_t event, cudaStream_t later)
     return check_cuda(cudaStreamWaitEvent(later, event, 0), "waiting for an event");
 }
 
-/* Tries to take part even if the order failed: the others wait. */
+/* Tries to take part even if the order failed, for the others wait; but not once it has
+ * missed a transfer, for the next would meet the one that they are in. */
 static int enqueue(struct kd_comm *comm, struct nccl_transfer *x)
 {
     struct kd_nccl *n = comm->nccl;
     int ordered, rc;
 
-    if (!n->comm)
+    if (!n->comm || n->refused)
         return no_more();
-    n->unsettled++;
     ordered = order(n->compute, n->ready, n->stream);
     rc = check_nccl(n, post(comm, &x->base), "starting a transfer");
     if (!rc)
         rc = until_enqueued(comm);
+    n->refused = rc != KD_OK;
     if (!rc)
         rc = check_cuda(cudaEventRecord(x->done, n->stream), "recording an event");
     return ordered ? ordered : rc;
@@ -285,6 +287,7 @@ static int nccl_start(struct kd_comm *comm, const struct kd_transfer *what,
 
     if (kd_tensor_count(&what->t) > 0) {
         kd_comm_enter(comm, "transfer_start", kd_tensor_count(&what->t));
+        comm->nccl->unsettled++;
         keep(comm, enqueue(comm, x));
         kd_comm_leave(comm);
     }
@@ -511,12 +514,16 @@ static bool ends_soon(struct kd_nccl *n)
 void kd_nccl_settle(struct kd_comm *comm)
 {
     struct kd_nccl *n = comm->nccl;
+    int ends, all_end = 0;
 
-    if (!n || !n->comm || !n->unsettled)
+    if (!n || !n->unsettled)
         return;
-    if (ends_soon(n))
-        n->unsettled = 0;
-    else
+    ends = n->comm && !n->refused && ends_soon(n);
+    kd_comm_check(comm,
+                  MPI_Allreduce(&ends, &all_end, 1, MPI_INT, MPI_MIN, comm->world),
+                  "MPI_Allreduce");
+    n->unsettled = 0;
+    if (n->comm && !all_end)
         abort_comm(comm);
 }
 
@@ -527,7 +534,7 @@ static void disconnect(struct kd_nccl *n)
 
     if (!n->comm)
         return;
-    if ((r == ncclSuccess || r == ncclInProgress) && ends_soon(n))
+    if ((r == ncclSuccess || r == ncclInProgress) && !n->refused && ends_soon(n))
         (void)n->api->destroy(n->comm);
     else
         (void)n->api->abort(n->comm);
@@ -552,7 +559,6 @@ void kd_nccl_close(struct kd_comm *comm)
 
     if (!n)
         return;
-    kd_nccl_settle(comm);
     disconnect(n);
     free_transfers(n);
     if (n->end)

@@ -23,8 +23,8 @@ void kd_pinned_free(void *p);
 /** Connect the GPUs of all ranks: sets comm->nccl.  Collective. */
 int kd_nccl_open(struct kd_comm *comm, struct kd_backend *be) KD_MUST_CHECK;
 
-/** After a failed vote: give transfers under way a moment, abort them if they hang.
- * Local. */
+/** After a failed vote: give transfers under way a moment, and abort them on all ranks
+ * if they hang on any.  Collective. */
 void kd_nccl_settle(struct kd_comm *comm);
 
 /** Free comm->nccl, if any; abort what is under way and does not end.  Local. */

@@ -219,6 +219,8 @@ void start(fiber &f)
 
 /* The I-th of N in the order of a device: a step that shares no factor with N visits
  * each once. */
+constexpr int ORDERS = 3;
+
 struct order {
     uint64_t n, step, first;
 
@@ -396,8 +398,9 @@ void kd_host_run(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes,
              n_blocks = (uint64_t)grid.x * grid.y * grid.z;
     auto allowed = allowed_shared.find(kernel);
     size_t most = allowed == allowed_shared.end() ? PLAIN_SHARED : allowed->second;
-    int device = kd_host_stream_device(stream);
+    int device = kd_host_stream_device(stream) % ORDERS;
 
+    kd_host_stream_settle(stream);
     if (n_threads == 0 || n_threads > MAX_THREADS || n_blocks == 0 ||
         grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535 ||
         shared_bytes > most) {

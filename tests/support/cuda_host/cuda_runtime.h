@@ -63,11 +63,13 @@ extern uint3 threadIdx, blockIdx;
 extern dim3 blockDim, gridDim;
 constexpr int warpSize = 32;
 
-/* Between the emulator's two files: the last error, returned as given; the order of a
- * stream's device; what a block may have of shared memory (sm_90). */
+/* Between the emulator's files: the last error, returned as given; a stream's device;
+ * what a block may have of shared memory (sm_90).  Work of a stream settles it first:
+ * it waits for what the stream has to wait for. */
 constexpr size_t KD_HOST_SHARED_BYTES = 227 << 10;
 cudaError_t kd_host_error(cudaError_t e);
 int kd_host_stream_device(cudaStream_t s);
+void kd_host_stream_settle(cudaStream_t s);
 
 /* Launches: BODY(ARG) is the kernel's call, made by every thread. */
 void kd_host_run(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes,
