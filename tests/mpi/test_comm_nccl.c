@@ -1,180 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The plane between GPUs on 1 to 4 ranks, each with a device of its own: sums and parts
- * have the bits of an addition in rank order, gathers and broadcasts carry any type,
- * later work of the compute stream sees them without a wait of the host, and a failure
- * on one rank leads all ranks out together, after which a new plane works.
+/* The choice of the plane, and failures between GPUs, on 1 to 4 ranks with an emulated
+ * device each: a failure on one rank leads all ranks out together, after which a new
+ * plane works.
  *
- * With an argument it is a run that cannot go on, for comm_nccl_failures.sh:
- * "refused" (a call fails on one rank), "error" (an asynchronous error there), "absent"
- * (the last rank lives but does not come). */
+ * With an argument it is a run that cannot go on, for comm_nccl_failures.sh: "refused"
+ * (a call fails on the last rank), "error" (an asynchronous error there), "absent" (it
+ * lives but does not come). */
 #include "kdhpc/comm/watchdog.h"
 
-#include "mpi_test.h"
-
-enum { MOST = 100003 };
-
-static struct kd_comm *comm;
-static struct kd_backend *be;
-static char *device;        /* [MOST * 8 + 64] */
-static char host[MOST * 8]; /* what is uploaded, and what came back */
-
-static void ok(int rc)
-{
-    if (rc)
-        fprintf(stderr, "rank %d: %s\n", kd_comm_rank(comm), kd_error_get()->text);
-    assert_int_equal(rc, KD_OK);
-}
-
-static void use(int index)
-{
-    void *p = NULL;
-
-    ok(kd_backend_cuda(index, &be));
-    ok(be->ops->alloc(be, sizeof host, &p));
-    device = p;
-}
-
-static void unuse(void)
-{
-    kd_comm_drop_backend(comm);
-    be->ops->free(be, device);
-    kd_backend_free(be);
-    be = NULL;
-}
-
-static void connect(void)
-{
-    use(kd_comm_rank(comm));
-    ok(kd_comm_use_backend(comm, be));
-}
-
-static float grad(int rank, int64_t i)
-{
-    return (float)(1 + rank * 3) / (float)(1 + i % 1013) * (i % 3 ? 1.0f : -1e4f);
-}
-
-static float sum_of_grads(int64_t i)
-{
-    float sum = grad(0, i);
-
-    for (int r = 1; r < kd_comm_size(comm); r++)
-        sum += grad(r, i);
-    return sum;
-}
-
-static struct kd_tensor upload_grads(int64_t n)
-{
-    float *x = (float *)(void *)host;
-
-    for (int64_t i = 0; i < n; i++)
-        x[i] = grad(kd_comm_rank(comm), i);
-    ok(be->ops->upload(be, device, host, (size_t)n * sizeof *x));
-    return kd_tensor1(device, KD_F32, n);
-}
-
-static const float *download(const void *from, int64_t n)
-{
-    ok(be->ops->download(be, host, from, (size_t)n * sizeof(float)));
-    return (const float *)(const void *)host;
-}
-
-static void expect_sums(const float *x, struct kd_part part)
-{
-    for (int64_t i = part.first; i < part.first + part.count; i++) {
-        float want = sum_of_grads(i);
-
-        assert_memory_equal(&x[i], &want, sizeof want);
-    }
-}
-
-static const int64_t sizes[] = {1, 63, 64, 257, 16384, 65537, MOST};
-enum { N_SIZES = sizeof sizes / sizeof *sizes };
-
-static void sums_are_in_rank_order(void **state)
-{
-    (void)state;
-    assert_string_equal(kd_comm_plane(comm), "nccl");
-    for (int k = 0; k < N_SIZES; k++) {
-        struct kd_tensor t = upload_grads(sizes[k]);
-
-        ok(kd_allreduce_tensor(comm, be, t));
-        expect_sums(download(device, sizes[k]), (struct kd_part){0, sizes[k]});
-    }
-}
-
-static void parts_of_sums(void **state)
-{
-    (void)state;
-    for (int k = 0; k < N_SIZES; k++) {
-        struct kd_tensor t = upload_grads(sizes[k]);
-        struct kd_part part =
-            kd_comm_part(sizes[k], kd_comm_size(comm), kd_comm_rank(comm));
-
-        ok(kd_reduce_scatter_tensor(comm, be, t));
-        expect_sums(download(device, sizes[k]), part);
-        ok(kd_allgather_tensor(comm, be, t));
-        expect_sums(download(device, sizes[k]), (struct kd_part){0, sizes[k]});
-    }
-}
-
-static char byte_of(int rank, int64_t i)
-{
-    return (char)(i * 31 + (i >> 8) + rank * 7);
-}
-
-static void gathers_and_broadcasts_of_any_type(void **state)
-{
-    static const enum kd_dtype types[] = {KD_U8, KD_BF16, KD_F32, KD_I64};
-    int rank = kd_comm_rank(comm), size = kd_comm_size(comm);
-
-    (void)state;
-    for (int k = 0; k < N_SIZES * 4; k++) {
-        struct kd_tensor t = kd_tensor1(device, types[k % 4], sizes[k / 4]);
-        int64_t bytes = (int64_t)kd_tensor_bytes(&t);
-        int64_t value = (int64_t)kd_dtype_bytes(t.dtype);
-
-        for (int64_t i = 0; i < bytes; i++)
-            host[i] = byte_of(rank, i);
-        ok(be->ops->upload(be, device, host, (size_t)bytes));
-        ok(kd_allgather_tensor(comm, be, t));
-        ok(be->ops->download(be, host, device, (size_t)bytes));
-        for (int r = 0; r < size; r++) {
-            struct kd_part part = kd_comm_part(sizes[k / 4], size, r);
-
-            for (int64_t i = part.first * value; i < (part.first + part.count) * value;
-                 i++)
-                assert_int_equal(host[i], byte_of(r, i));
-        }
-        memset(host, rank, (size_t)bytes);
-        ok(be->ops->upload(be, device, host, (size_t)bytes));
-        ok(kd_bcast_tensor(comm, be, t));
-        ok(be->ops->download(be, host, device, (size_t)bytes));
-        for (int64_t i = 0; i < bytes; i++)
-            assert_int_equal(host[i], 0);
-    }
-}
-
-/* Several under way, finished later; then a copy on the compute stream, no wait. */
-static void the_compute_stream_waits_for_transfers(void **state)
-{
-    enum { BUCKETS = 4, N = 20011 };
-    struct kd_transfer *x[BUCKETS];
-    float *mine = (float *)(void *)device;
-    void *copy = NULL;
-
-    (void)state;
-    ok(be->ops->alloc(be, BUCKETS * N * sizeof *mine, &copy));
-    (void)upload_grads(BUCKETS * N);
-    for (int b = 0; b < BUCKETS; b++)
-        ok(kd_allreduce_start(comm, be, kd_tensor1(mine + b * N, KD_F32, N), &x[b]));
-    for (int b = 0; b < BUCKETS; b++)
-        ok(kd_transfer_finish(comm, x[b]));
-    ok(be->ops->copy(be, copy, device, BUCKETS * N * sizeof *mine));
-    ok(kd_agree(comm, kd_transfer_status(comm)));
-    ok(kd_comm_wait(comm, be));
-    expect_sums(download(copy, BUCKETS * N), (struct kd_part){0, BUCKETS * N});
-    be->ops->free(be, copy);
-}
+#include "device_ranks.h"
 
 static void inject(const char *kind, int rank, int n)
 {
@@ -191,7 +25,7 @@ static void one_refusal(int bad, int nth)
     struct kd_tensor t;
 
     inject("call", bad, nth);
-    connect();
+    connect_ranks();
     t = upload_grads(5000);
     for (int b = 0; b < 5; b++)
         ok(kd_allreduce_start(comm, be, kd_tensor_rows(t, b * 1000, 1000), &x[b]));
@@ -215,8 +49,8 @@ static void a_refused_call_leads_all_ranks_out(void **state)
     for (int bad = 0; bad < kd_comm_size(comm); bad++)
         one_refusal(bad, bad % 2 ? 4 : 1);
     unsetenv("KD_NCCL_HOST");
-    connect();
-    sums_are_in_rank_order(state);
+    connect_ranks();
+    expect_all_sums(MOST, true);
 }
 
 static void a_failed_connection_fails_on_all_ranks(void **state)
@@ -234,8 +68,8 @@ static void a_failed_connection_fails_on_all_ranks(void **state)
         unuse();
     }
     unsetenv("KD_NCCL_HOST");
-    connect();
-    sums_are_in_rank_order(state);
+    connect_ranks();
+    expect_all_sums(MOST, true);
 }
 
 /* A vote fails while all is well with the transfers: they end, and the plane lives. */
@@ -244,13 +78,14 @@ static void another_failure_leaves_the_plane_alone(void **state)
     struct kd_transfer *x;
     int rc = KD_OK;
 
+    (void)state;
     ok(kd_allreduce_start(comm, be, upload_grads(MOST), &x));
     ok(kd_transfer_finish(comm, x));
     if (kd_comm_rank(comm) == 0)
         rc = KD_FAIL(KD_EINPUT, "something else");
     assert_int_equal(kd_agree(comm, rc), KD_EINPUT);
     kd_error_clear();
-    sums_are_in_rank_order(state);
+    expect_all_sums(MOST, true);
 }
 
 static void the_plane_is_chosen_by_all_ranks(void **state)
@@ -279,14 +114,13 @@ static void the_plane_is_chosen_by_all_ranks(void **state)
         kd_error_clear();
         if (cases[k].plane && !alone) {
             assert_string_equal(kd_comm_plane(comm), cases[k].plane);
-            ok(kd_allreduce_tensor(comm, be, upload_grads(300)));
-            expect_sums(download(device, 300), (struct kd_part){0, 300});
+            expect_all_sums(300, true);
         }
         unuse();
     }
     setenv("KD_PLANE", "nccl", 1);
-    connect();
-    sums_are_in_rank_order(state);
+    connect_ranks();
+    expect_all_sums(MOST, true);
 }
 
 /* Without a vote, which would wait for the absent rank, too. */
@@ -311,7 +145,7 @@ static int broken_run(const char *what)
 
     inject(strcmp(what, "error") == 0 ? "async" : "call", last,
            strcmp(what, "absent") == 0 ? -1 : 2);
-    connect();
+    connect_ranks();
     t = upload_grads(MOST);
     ok(kd_watchdog_start(0.3));
     for (int i = 0; i < 3 && !rc; i++)
@@ -329,10 +163,6 @@ static int broken_run(const char *what)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(sums_are_in_rank_order),
-        cmocka_unit_test(parts_of_sums),
-        cmocka_unit_test(gathers_and_broadcasts_of_any_type),
-        cmocka_unit_test(the_compute_stream_waits_for_transfers),
         cmocka_unit_test(another_failure_leaves_the_plane_alone),
         cmocka_unit_test(a_refused_call_leads_all_ranks_out),
         cmocka_unit_test(a_failed_connection_fails_on_all_ranks),
@@ -346,7 +176,7 @@ int main(int argc, char **argv)
     if (argc > 1) {
         failed = broken_run(argv[1]);
     } else {
-        connect();
+        connect_ranks();
         failed = cmocka_run_group_tests(tests, NULL, NULL);
         unuse();
     }
