@@ -536,9 +536,11 @@ static int open_session(struct kd_session *s)
         KD_TRY(kd_session_resume(s));
     KD_TRY(open_dir(s));
     KD_TRY(kd_session_drop_newer(s));
-    kd_info("%lld parameters, %lld examples, %lld updates",
+    kd_info("%lld parameters, %lld examples, %lld updates; %.1f MB of optimiser state "
+            "a rank",
             (long long)kd_params_count(kd_model_params(s->setup->student)),
-            (long long)s->n, (long long)s->total_steps);
+            (long long)s->n, (long long)s->total_steps,
+            (double)kd_optim_bytes(kd_trainer_optim(s->trainer)) / 1e6);
     return KD_OK;
 }
 
