@@ -190,6 +190,7 @@ cudaError_t cudaFree(void *p)
         return cudaSuccess;
     if (found == allocations.end())
         return kd_host_error(cudaErrorInvalidValue);
+    kd_host_device_settle();
     allocated -= found->second;
     allocations.erase(found);
     ::operator delete (p, std::align_val_t{ALIGNMENT});
@@ -211,7 +212,6 @@ cudaError_t cudaFreeHost(void *p)
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes,
                             enum cudaMemcpyKind kind, cudaStream_t stream)
 {
-    kd_host_stream_settle(stream);
     demand(dst, bytes,
            kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice,
            "destination of a copy");
@@ -219,15 +219,14 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes,
            kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice,
            "source of a copy");
     if (bytes)
-        memmove(dst, src, bytes);
+        kd_host_stream_do(stream, [=] { memmove(dst, src, bytes); });
     return cudaSuccess;
 }
 
 cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t stream)
 {
-    kd_host_stream_settle(stream);
     demand(dst, bytes, true, "fill");
     if (bytes)
-        memset(dst, value, bytes);
+        kd_host_stream_do(stream, [=] { memset(dst, value, bytes); });
     return cudaSuccess;
 }

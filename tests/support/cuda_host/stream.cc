@@ -2,16 +2,18 @@
 /* Streams and events of the emulator.
  *
  * Kernels and copies are done before their call returns.  What cannot be, because it
- * waits for other ranks, is an item in its stream's queue, and so is waiting for an
- * event behind such an item.  A queue advances whenever somebody looks at its stream or
- * at an event on it; work of a stream first settles the queue, blindly, as a device
- * would.  So a program that forgets to order its streams computes with what has not
- * come yet, and one that waits blindly hangs. */
+ * waits for other ranks, is an item in its stream's queue, and so is what comes behind
+ * it: waiting for events, kernels, copies.  A queue advances whenever somebody looks at
+ * its stream or at an event on it.  So a program that forgets to order its streams
+ * computes with what has not come yet, and one that waits blindly hangs. */
 #include "cuda_runtime.h"
 
 #include <deque>
+#include <functional>
 #include <memory>
 #include <sched.h>
+#include <set>
+#include <utility>
 
 namespace
 {
@@ -23,39 +25,37 @@ struct mark { /* a place in a queue: what was pushed before it */
     uint64_t at;
 };
 
-struct item {
-    int (*advance)(void *arg); /* NULL: waits for a mark */
-    void *arg;
-    mark until;
-};
+using item = std::function<bool()>; /* advances it; whether it is done */
 
 struct queue {
     std::deque<item> items;
     uint64_t pushed = 0, done = 0;
+    bool advancing = false; /* two may wait for each other, by turns */
 };
 
 bool advance(queue &q);
 
 bool passed(const mark &m)
 {
-    if (!m.of)
-        return true;
-    (void)advance(*m.of);
-    return m.of->done >= m.at;
+    if (m.of && m.of->done < m.at)
+        (void)advance(*m.of);
+    return !m.of || m.of->done >= m.at;
 }
 
 /* Do what can be done; whether nothing is left. */
 bool advance(queue &q)
 {
+    if (q.advancing)
+        return false;
+    q.advancing = true;
     while (!q.items.empty()) {
-        item front = q.items.front();
-
-        if (front.advance ? !front.advance(front.arg) : !passed(front.until))
-            return false;
+        if (!q.items.front()())
+            break;
         q.items.pop_front();
         q.done++;
     }
-    return true;
+    q.advancing = false;
+    return q.items.empty();
 }
 
 int device_in_use()
@@ -64,6 +64,12 @@ int device_in_use()
 
     (void)cudaGetDevice(&device);
     return device;
+}
+
+void push(queue &q, item i)
+{
+    q.items.push_back(std::move(i));
+    q.pushed++;
 }
 
 cudaError_t as_state(bool done)
@@ -82,6 +88,11 @@ struct kd_host_event {
     mark behind;
 };
 
+namespace
+{
+std::set<cudaStream_t> streams;
+}
+
 int kd_host_stream_device(cudaStream_t s)
 {
     return s ? s->device : device_in_use();
@@ -93,15 +104,32 @@ void kd_host_stream_settle(cudaStream_t s)
         sched_yield();
 }
 
+void kd_host_device_settle()
+{
+    for (cudaStream_t s : streams)
+        kd_host_stream_settle(s);
+}
+
+void kd_host_stream_do(cudaStream_t s, std::function<void()> work)
+{
+    if (!s || advance(*s->work))
+        work();
+    else
+        push(*s->work, [work = std::move(work)] {
+            work();
+            return true;
+        });
+}
+
 void kd_host_stream_push(cudaStream_t s, int (*advance)(void *arg), void *arg)
 {
-    s->work->items.push_back({advance, arg, {}});
-    s->work->pushed++;
+    push(*s->work, [=] { return advance(arg) != 0; });
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned)
 {
     *s = new kd_host_stream{device_in_use()};
+    streams.insert(*s);
     return cudaSuccess;
 }
 
@@ -119,6 +147,7 @@ cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest)
 
 cudaError_t cudaStreamDestroy(cudaStream_t s)
 {
+    streams.erase(s);
     delete s;
     return cudaSuccess;
 }
@@ -138,10 +167,8 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned)
 {
     if (!e)
         return kd_host_error(cudaErrorInvalidValue);
-    if (!passed(e->behind)) {
-        s->work->items.push_back({nullptr, nullptr, e->behind});
-        s->work->pushed++;
-    }
+    if (!passed(e->behind))
+        push(*s->work, [m = e->behind] { return passed(m); });
     return cudaSuccess;
 }
 
