@@ -27,10 +27,14 @@ static int in_f32(struct kd_ctx *ctx, const struct kd_tensor *x, struct kd_tenso
 /* Sum of the squares of the values of X. */
 static int sum_squares(struct kd_ctx *ctx, const struct kd_tensor *x, double *out)
 {
-    struct kd_tensor wide;
+    struct kd_tensor wide, sum;
+    struct kd_span span;
 
     KD_TRY(in_f32(ctx, x, &wide));
-    return ctx->be->ops->sum_sq(ctx->be, wide.data, kd_tensor_count(&wide), out);
+    KD_TRY(kd_arena_tensor(ctx->arena, KD_F64, 1, 1, &sum));
+    span = (struct kd_span){wide.data, kd_tensor_count(&wide)};
+    KD_TRY(ctx->be->ops->sum_sq(ctx->be, &span, 1, sum.data));
+    return ctx->be->ops->download(ctx->be, out, sum.data, sizeof *out);
 }
 
 /* Sum of the values of X [rows, d]. */

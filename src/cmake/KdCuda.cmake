@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-# Whether this build has the CUDA backend, and for which devices: KDHPC_HAS_CUDA, KDHPC_CUDA_TEXT.
+# Whether this build has the CUDA backend, and for which devices: KDHPC_HAS_CUDA, KDHPC_CUDA_TEXT; and whether it has
+# NCCL between them: KDHPC_HAS_NCCL, KDHPC_NCCL_INCLUDE, KDHPC_NCCL_LIBRARY_DIR (where its library probably is).
 #
 # Machine code for the data-centre GPUs since sm_80 that the toolkit knows, and PTX of the newest for what comes later.
 # CMAKE_CUDA_ARCHITECTURES overrides, e.g. 90 to build in a third of the time.  Kernels are not sanitized (tests run them
 # on the host's emulator for that), so AUTO leaves them out of sanitizer builds.
 set(KDHPC_HAS_CUDA OFF)
+set(KDHPC_HAS_NCCL OFF)
 set(KDHPC_CUDA_TEXT "not built: KDHPC_CUDA=${KDHPC_CUDA}")
 if(KDHPC_CUDA STREQUAL "OFF" OR (KDHPC_CUDA STREQUAL "AUTO" AND KDHPC_SANITIZE))
     return()
@@ -39,3 +41,13 @@ list(REMOVE_DUPLICATES names)
 list(JOIN names " " KDHPC_CUDA_NAMES)
 set(KDHPC_HAS_CUDA ON)
 set(KDHPC_CUDA_TEXT "CUDA ${CUDAToolkit_VERSION} for ${KDHPC_CUDA_NAMES}")
+
+find_path(KDHPC_NCCL_INCLUDE nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+if(KDHPC_NCCL_INCLUDE)
+    set(KDHPC_HAS_NCCL ON)
+    find_library(KDHPC_NCCL_LIBRARY NAMES nccl libnccl.so.2 HINTS ${KDHPC_NCCL_INCLUDE}/../lib ${CUDAToolkit_LIBRARY_DIR})
+    set(KDHPC_NCCL_LIBRARY_DIR "")
+    if(KDHPC_NCCL_LIBRARY)
+        get_filename_component(KDHPC_NCCL_LIBRARY_DIR ${KDHPC_NCCL_LIBRARY} DIRECTORY)
+    endif()
+endif()

@@ -11,7 +11,7 @@
 #include "kdhpc/base/log.h"
 #include "kdhpc/base/mem.h"
 
-#include "comm_impl.h"
+#include "nccl_plane.h"
 #include "node_stage.h"
 
 #include <limits.h>
@@ -110,6 +110,7 @@ void kd_comm_stop(struct kd_comm *comm)
 {
     if (!comm)
         return;
+    kd_comm_drop_backend(comm);
     kd_node_stage_free(comm->stage);
     MPI_Comm_free(&comm->node);
     MPI_Comm_free(&comm->world);
@@ -259,6 +260,8 @@ int kd_agree(struct kd_comm *comm, int rc)
     kd_comm_check(comm, MPI_Allreduce(&mine, &lowest, 1, MPI_INT, MPI_MIN, comm->world),
                   "MPI_Allreduce");
     rc = lowest == INT_MAX ? KD_OK : share_record(comm, rc, lowest);
+    if (rc)
+        kd_nccl_settle(comm); /* the failed rank may never come into it */
     kd_comm_leave(comm);
     return rc;
 }

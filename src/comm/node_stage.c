@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Sums of host memory between the ranks of one node, through memory that they share.
+/* Sums and gathers of host memory between the ranks of one node, through memory that
+ * they share.
  *
  * A long array goes in chunks small enough to stay in cache: every rank copies its
  * chunk in, all meet, each adds its share of the columns in rank order, all meet, each
  * copies the sums back.  Every column is added by exactly one rank, so all ranks end
  * with the same bits.  Two sets of buffers alternate: a rank that writes chunk c + 2
- * has met everyone in chunk c + 1, so nobody still reads chunk c.
+ * has met everyone in chunk c + 1, so nobody still reads chunk c.  A gather goes the
+ * same way with one meeting a chunk, since nothing is added.
  *
  * Against MPI_Allreduce this saves the copies through the transport's own buffers; see
  * `--mode bench --what allreduce`.  mpi.c calls it where all ranks are on one node. */
@@ -147,7 +149,26 @@ static void share_of(const struct kd_node_stage *s, int64_t n, int r, int64_t *f
     *count = (end - begin) * LANE;
 }
 
-static void sum_chunk(struct kd_node_stage *s, float *x, int64_t n)
+/* Copy the sums of a chunk of N values back to X, those of KEEP. */
+static void take_sums(const struct kd_node_stage *s, int set, float *x, int64_t n,
+                      struct kd_part keep)
+{
+    int64_t keep_end = keep.first + keep.count, first, count;
+
+    for (int r = 0; r < s->size; r++) {
+        int64_t begin, end;
+
+        share_of(s, n, r, &first, &count);
+        begin = first > keep.first ? first : keep.first;
+        end = first + count < n ? first + count : n;
+        end = end < keep_end ? end : keep_end;
+        if (end > begin)
+            memcpy(x + begin, s->places[r]->sums[set] + begin,
+                   (size_t)(end - begin) * sizeof *x);
+    }
+}
+
+static void sum_chunk(struct kd_node_stage *s, float *x, int64_t n, struct kd_part keep)
 {
     int set = (int)(s->chunks++ & 1);
     struct place *mine = s->places[s->rank];
@@ -162,18 +183,49 @@ static void sum_chunk(struct kd_node_stage *s, float *x, int64_t n)
         add_lanes(mine->sums[set] + first, mine->sums[set] + first,
                   s->places[r]->in[set] + first, count);
     meet(s);
-    for (int r = 0; r < s->size; r++) {
-        share_of(s, n, r, &first, &count);
-        if (count > n - first)
-            count = n - first;
-        if (count > 0)
-            memcpy(x + first, s->places[r]->sums[set] + first,
-                   (size_t)count * sizeof *x);
+    take_sums(s, set, x, n, keep);
+}
+
+void kd_node_stage_sum(struct kd_node_stage *stage, float *x, int64_t n,
+                       struct kd_part keep)
+{
+    for (int64_t at = 0; at < n; at += CHUNK) {
+        sum_chunk(stage, x + at, n - at < CHUNK ? n - at : CHUNK, keep);
+        keep.first -= CHUNK;
     }
 }
 
-void kd_node_stage_sum(struct kd_node_stage *stage, float *x, int64_t n)
+enum { CHUNK_BYTES = CHUNK * (int)sizeof(float) };
+
+/* The bytes of X that rank OWNER's part has in the chunk that starts AT of every part.
+ */
+static char *piece_of_part(const struct kd_node_stage *s, char *x, int64_t n,
+                           int64_t value_bytes, int owner, int64_t at, size_t *bytes)
 {
-    for (int64_t at = 0; at < n; at += CHUNK)
-        sum_chunk(stage, x + at, n - at < CHUNK ? n - at : CHUNK);
+    struct kd_part part = kd_comm_part(n, s->size, owner);
+    int64_t left = part.count * value_bytes - at;
+
+    *bytes = left <= 0 ? 0 : left < CHUNK_BYTES ? (size_t)left : (size_t)CHUNK_BYTES;
+    return *bytes ? x + part.first * value_bytes + at : x;
+}
+
+void kd_node_stage_gather(struct kd_node_stage *stage, void *x, int64_t n,
+                          int64_t value_bytes)
+{
+    struct kd_node_stage *s = stage;
+    int64_t longest = kd_comm_part(n, s->size, s->size - 1).count * value_bytes;
+    size_t bytes;
+
+    for (int64_t at = 0; at < longest; at += CHUNK_BYTES) {
+        int set = (int)(s->chunks++ & 1);
+        char *here = piece_of_part(s, x, n, value_bytes, s->rank, at, &bytes);
+
+        memcpy(s->places[s->rank]->in[set], here, bytes);
+        meet(s);
+        for (int r = 0; r < s->size; r++) {
+            here = piece_of_part(s, x, n, value_bytes, r, at, &bytes);
+            if (r != s->rank)
+                memcpy(here, s->places[r]->in[set], bytes);
+        }
+    }
 }

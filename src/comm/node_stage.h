@@ -12,7 +12,14 @@ struct kd_node_stage;
 int kd_node_stage_new(struct kd_comm *comm, struct kd_node_stage **out) KD_MUST_CHECK;
 void kd_node_stage_free(struct kd_node_stage *stage);
 
-/** Sum X[n] over the ranks in place, in rank order.  Collective; cannot fail. */
-void kd_node_stage_sum(struct kd_node_stage *stage, float *x, int64_t n);
+/** Sum X[n] over the ranks, in rank order, and put the values of KEEP in place.
+ * Collective; cannot fail. */
+void kd_node_stage_sum(struct kd_node_stage *stage, float *x, int64_t n,
+                       struct kd_part keep);
+
+/** Copy each rank's part of X (N values of VALUE_BYTES) to all.  Collective; cannot
+ * fail. */
+void kd_node_stage_gather(struct kd_node_stage *stage, void *x, int64_t n,
+                          int64_t value_bytes);
 
 #endif

@@ -57,6 +57,11 @@ void kd_watchdog_leave(void)
     kd_heartbeat();
 }
 
+double kd_watchdog_wait_s(void)
+{
+    return dog.running ? 0.9 * WAIT_FACTOR * dog.deadline_s : 0.0;
+}
+
 static _Noreturn void bite(double silent_s)
 {
     const char *name = atomic_load(&dog.collective);

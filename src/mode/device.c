@@ -83,7 +83,9 @@ int kd_device_open(struct kd_run *run, const struct kd_mode *mode, int threads)
     gpu = takes_gpu(common, mode, n_devices);
     run->dtype = gpu && common->dtype != FLOAT32 ? KD_BF16 : KD_F32;
     KD_ALL(run->comm, open_backend(run, gpu, threads, &run->be));
-    return gpu ? warn_of_sharing(run->comm, n_devices) : KD_OK;
+    if (gpu)
+        KD_TRY(warn_of_sharing(run->comm, n_devices));
+    return kd_comm_use_backend(run->comm, run->be);
 }
 
 int kd_device_text(const struct kd_run *run, struct kd_str *out)

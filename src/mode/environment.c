@@ -22,7 +22,7 @@ static int parts(const char *prefix, struct kd_str *out)
     } all[] = {
         {"MPI:     ", kd_comm_library()},         {"HDF5:    ", kd_h5_library()},
         {"BLAS:    ", kd_backend_cpu_library()},  {"compiler:", COMPILER},
-        {"CUDA:    ", kd_backend_cuda_library()}, {"NCCL:    ", "not built"},
+        {"CUDA:    ", kd_backend_cuda_library()}, {"NCCL:    ", kd_comm_nccl_library()},
     };
 
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)

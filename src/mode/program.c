@@ -167,6 +167,7 @@ static int run_ranks(struct kd_comm *comm, struct command *c, int read_rc)
     KD_ALL_GO(comm, run_mode(&run, c));
 out:
     kd_watchdog_stop();
+    kd_comm_drop_backend(comm);
     kd_backend_free(run.be);
     return rc;
 }

@@ -454,6 +454,30 @@ static int reduce(void *comm, double *v, int64_t n)
     return kd_allreduce_f64(comm, v, n, KD_SUM);
 }
 
+static struct kd_optim_options optim_options(const struct kd_session *s)
+{
+    const struct kd_training_options *o = s->o;
+
+    return (struct kd_optim_options){.adafactor = o->adafactor,
+                                     .compat = o->compat == KD_COMPAT_SEQ2SEQ,
+                                     .weight_decay = o->weight_decay,
+                                     .eps = o->adam_epsilon,
+                                     .moments = o->moments ? KD_BF16 : KD_F32,
+                                     .seed = (uint64_t)s->run->common->seed};
+}
+
+/* Adafactor's state is a few per cent of AdamW's: nothing to shard or to shorten. */
+static int check_optimiser(const struct kd_training_options *o)
+{
+    if (o->adafactor && o->zero)
+        return KD_FAIL(KD_EUSAGE, "--zero 1 shards the moments of AdamW; with "
+                                  "--adafactor only --zero 0 is allowed");
+    if (o->adafactor && o->moments)
+        return KD_FAIL(KD_EUSAGE, "--moments is the type of AdamW's; with --adafactor "
+                                  "only float32 is allowed");
+    return KD_OK;
+}
+
 static int open_engine(struct kd_session *s)
 {
     const struct kd_training_options *o = s->o;
@@ -465,9 +489,8 @@ static int open_engine(struct kd_session *s)
                                     .max_grad_norm = o->max_grad_norm,
                                     .schedule = (enum kd_schedule)o->lr_scheduler,
                                     .max_skipped_steps = o->max_skipped_steps,
-                                    .optim = {o->adafactor,
-                                              o->compat == KD_COMPAT_SEQ2SEQ,
-                                              o->weight_decay, o->adam_epsilon}};
+                                    .zero = o->zero == 1,
+                                    .optim = optim_options(s)};
     struct kd_objective_options objective = s->setup->objective;
     int rc;
 
@@ -531,9 +554,11 @@ static int open_session(struct kd_session *s)
         KD_TRY(kd_session_resume(s));
     KD_TRY(open_dir(s));
     KD_TRY(kd_session_drop_newer(s));
-    kd_info("%lld parameters, %lld examples, %lld updates",
+    kd_info("%lld parameters, %lld examples, %lld updates; %.1f MB of optimiser state "
+            "a rank",
             (long long)kd_params_count(kd_model_params(s->setup->student)),
-            (long long)s->n, (long long)s->total_steps);
+            (long long)s->n, (long long)s->total_steps,
+            (double)kd_optim_bytes(kd_trainer_optim(s->trainer)) / 1e6);
     return KD_OK;
 }
 
@@ -592,6 +617,7 @@ int kd_train(struct kd_run *run, const struct kd_training_options *o,
                            .at = {.best = NAN, .validated_step = -1}};
     int rc = KD_OK;
 
+    KD_GO(check_optimiser(o));
     KD_GO(open_session(&s));
     KD_GO(loop(&s));
     if (s.test)

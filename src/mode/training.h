@@ -18,6 +18,8 @@ struct kd_training_options {
     int lr_scheduler; /* enum kd_schedule */
     double warmup_steps, weight_decay, adam_epsilon, max_grad_norm, label_smoothing;
     bool adafactor;
+    int64_t zero;                      /* 1: AdamW sharded over the ranks */
+    int moments;                       /* 0 float32, 1 bfloat16 */
     double dropout, attention_dropout; /* NAN: the model's */
     bool freeze_encoder, freeze_embeds, sortish_sampler, shuffle, do_predict;
     double val_check_interval;

@@ -44,22 +44,54 @@ out:
     return rc;
 }
 
-/* The arrays of a checkpoint: parameters and optimiser state, in backend memory. */
-static int checkpoint_arrays(struct kd_session *s, struct kd_checkpoint_array out[4])
+/* The arrays of a checkpoint. */
+struct arrays {
+    struct state {
+        struct kd_comm *comm;
+        struct kd_optim *optim;
+        int k;
+    } state[2];
+    struct kd_checkpoint_array v[3];
+    int n;
+};
+
+static int get_state(void *arg, int64_t first, int64_t n, float *out)
+{
+    const struct state *s = arg;
+
+    return kd_optim_get_state(s->optim, s->comm, s->k, first, n, out);
+}
+
+static int put_state(void *arg, int64_t first, int64_t n, const float *in)
+{
+    const struct state *s = arg;
+
+    return kd_optim_put_state(s->optim, s->k, first, n, in);
+}
+
+/* Parameters, which every rank has in backend memory, and optimiser state, of which a
+ * rank may have a part. */
+static void list_arrays(struct kd_session *s, struct arrays *out)
 {
     struct kd_params *ps = kd_model_params(s->setup->student);
     struct kd_optim *optim = kd_trainer_optim(s->trainer);
-    int n = 1;
 
-    out[0] = (struct kd_checkpoint_array){"params", ps->values, ps->n_slab, ps->be};
+    *out = (struct arrays){.n = 1};
+    out->v[0] = (struct kd_checkpoint_array){
+        .name = "params", .values = ps->values, .n = ps->n_slab, .be = ps->be};
     for (int k = 0; k < 2; k++) {
-        struct kd_checkpoint_array *a = &out[n];
+        int64_t n;
+        const char *name = kd_optim_state(optim, k, &n);
 
-        a->be = ps->be;
-        a->values = kd_optim_state(optim, k, &a->name, &a->n);
-        n += a->values != NULL;
+        if (!name)
+            break;
+        out->state[k] = (struct state){s->run->comm, optim, k};
+        out->v[out->n++] = (struct kd_checkpoint_array){.name = name,
+                                                        .n = n,
+                                                        .get = get_state,
+                                                        .put = put_state,
+                                                        .arg = &out->state[k]};
     }
-    return n;
 }
 
 static int state_json(struct kd_session *s, double seconds, char **out)
@@ -87,16 +119,17 @@ out:
 
 int kd_session_save(struct kd_session *s)
 {
-    struct kd_checkpoint_array arrays[4];
-    int n = checkpoint_arrays(s, arrays), rc = KD_OK;
     double seconds = s->at.seconds + kd_now_s() - s->start_s;
+    struct arrays arrays;
     char *state = NULL;
+    int rc = KD_OK;
 
+    list_arrays(s, &arrays);
     /* the text is written collectively: clocks differ, it must not */
     KD_GO(kd_allreduce_f64(s->run->comm, &seconds, 1, KD_MAX));
     KD_ALL_GO(s->run->comm, state_json(s, seconds, &state));
     KD_GO(kd_checkpoint_write(s->run->comm, s->run->common->output_dir, s->at.step,
-                              state, arrays, n));
+                              state, arrays.v, arrays.n));
     KD_GO(kd_checkpoint_prune(s->run->comm, s->run->common->output_dir,
                               s->o->save_total_limit));
 out:
@@ -205,10 +238,11 @@ out:
 
 int kd_session_resume(struct kd_session *s)
 {
-    struct kd_checkpoint_array arrays[4];
     char *path = NULL, *state = NULL;
-    int n = checkpoint_arrays(s, arrays), rc = KD_OK;
+    struct arrays arrays;
+    int rc = KD_OK;
 
+    list_arrays(s, &arrays);
     KD_GO(kd_checkpoint_newest(s->run->comm, s->o->resume, s->fingerprint, &path));
     if (!path)
         KD_GO(
@@ -216,7 +250,7 @@ int kd_session_resume(struct kd_session *s)
                     "--resume %s: no valid checkpoint of this run there (same corpus, "
                     "model and batch options are needed)",
                     s->o->resume));
-    KD_GO(kd_checkpoint_read(s->run->comm, path, arrays, n, &state));
+    KD_GO(kd_checkpoint_read(s->run->comm, path, arrays.v, arrays.n, &state));
     KD_ALL_GO(s->run->comm, kd_params_refresh(kd_model_params(s->setup->student)));
     KD_ALL_GO(s->run->comm, restore(s, state));
     KD_GO(carry_best_model(s));

@@ -44,6 +44,12 @@ const struct kd_opt_row kd_training_rows[] = {
     FLT(weight_decay, "0", 0, KD_NO_MAX, "decay of weights (not of biases and norms)"),
     FLT(adam_epsilon, "1e-8", 0, KD_NO_MAX, "epsilon of AdamW"),
     FLAG(adafactor, "false", "Adafactor instead of AdamW"),
+    ROW(zero, KD_OPT_INT, "0", 0, 1,
+        "1: each rank updates a part of the parameters and holds AdamW's moments of it "
+        "only"),
+    CHOICE(
+        moments, "float32", "float32|bfloat16",
+        "dtype of AdamW's moments; bfloat16: half the memory, rounded stochastically"),
     FLT(max_grad_norm, "1.0", 0, KD_NO_MAX, "clip the global gradient norm (0: off)"),
     FLT(label_smoothing, "0", 0, 1, "epsilon of label smoothing"),
     FLT(dropout, NULL, 0, 0.99, "every dropout but attention's (0: attention's too)"),

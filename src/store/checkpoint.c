@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Checkpoints: DIR/checkpoint-%08d.h5 with one dataset per flat array and the state.
  *
- * Every rank holds the whole arrays and writes an equal share, so saving takes the
- * bandwidth of all and the file depends neither on their number nor on the device that
- * holds them: what is not host memory passes through it, a share at a time.  A
+ * Every rank writes an equal share of an array, so saving takes the bandwidth of all
+ * and the file depends neither on their number nor on the device that holds them: what
+ * is not host memory passes through it, written a share at a time and read in pieces. A
  * checkpoint appears under its name when it is whole; which one to resume from is rank
  * 0's choice, and it believes a file only after recomputing every digest.  A file that
  * was passed over is named with the reason: nothing is skipped in silence. */
@@ -41,21 +41,26 @@ static int path_of(const char *dir, int64_t step, char **out)
 /* Whether the host can read and write A's values where they are. */
 static bool on_host(const struct kd_checkpoint_array *a)
 {
-    return !a->be || a->be->device == KD_CPU;
+    return a->values && (!a->be || a->be->device == KD_CPU);
 }
 
-/* *SHARE = values [BEGIN, BEGIN + N) of A on the host; *OWNED is to be freed. */
-static int share_to_host(const struct kd_checkpoint_array *a, int64_t begin, int64_t n,
-                         const float **share, float **owned)
+/* *SHARE = values [BEGIN, BEGIN + N) of A on the host; *OWNED is to be freed.
+ * Collective. */
+static int share_to_host(struct kd_comm *comm, const struct kd_checkpoint_array *a,
+                         int64_t begin, int64_t n, const float **share, float **owned)
 {
     *owned = NULL;
-    *share = a->values + begin;
-    if (on_host(a))
+    if (on_host(a)) {
+        *share = a->values + begin;
         return KD_OK;
-    KD_TRY(kd_calloc(n, sizeof **owned, owned));
+    }
+    KD_ALL(comm, kd_calloc(n, sizeof **owned, owned));
     *share = *owned;
-    return a->be->ops->download(a->be, *owned, a->values + begin,
-                                (size_t)n * sizeof **owned);
+    if (a->get)
+        return a->get(a->arg, begin, n, *owned);
+    return kd_agree(comm, n ? a->be->ops->download(a->be, *owned, a->values + begin,
+                                                   (size_t)n * sizeof **owned)
+                            : KD_OK);
 }
 
 static int write_array(struct kd_comm *comm, struct kd_h5 *f,
@@ -71,7 +76,7 @@ static int write_array(struct kd_comm *comm, struct kd_h5 *f,
     int rc = KD_OK;
 
     KD_ALL(comm, kd_format(name, sizeof name, "arrays/%s", a->name));
-    KD_ALL_GO(comm, n ? share_to_host(a, begin, n, &share, &owned) : KD_OK);
+    KD_GO(share_to_host(comm, a, begin, n, &share, &owned));
     rc = kd_h5_write(f, name, KD_F32, share, n, 1);
 out:
     free(owned);
@@ -252,32 +257,56 @@ out:
     return rc;
 }
 
-/* A's dataset into host memory VALUES. */
-static int read_values(struct kd_h5 *f, const struct kd_checkpoint_array *a,
-                       float *values)
-{
-    char name[KD_H5_NAME_MAX];
+enum { PIECE_VALUES = 1 << 22 }; /* of an array on its way through the host */
 
-    KD_TRY(KD_FAULT("checkpoint.read"));
-    KD_TRY(kd_format(name, sizeof name, "arrays/%s", a->name));
-    KD_TRY(kd_h5_read_into(f, name, KD_F32, values, a->n));
-    return kd_h5_check_digest(f, name, XXH64(values, (size_t)a->n * sizeof *values, 0));
+/* Bring values [FIRST, FIRST + N) of A from HOST to where they belong. */
+static int place_piece(const struct kd_checkpoint_array *a, int64_t first, int64_t n,
+                       const float *host)
+{
+    if (on_host(a))
+        return KD_OK;
+    if (a->put)
+        return a->put(a->arg, first, n, host);
+    KD_TRY(
+        a->be->ops->upload(a->be, a->values + first, host, (size_t)n * sizeof *host));
+    return a->be->ops->sync(a->be); /* HOST is used again */
+}
+
+/* BUFFER [PIECE_VALUES] is for what the host cannot hold in its place. */
+static int read_pieces(struct kd_h5 *f, const char *name,
+                       const struct kd_checkpoint_array *a, float *buffer,
+                       XXH64_state_t *hash)
+{
+    for (int64_t first = 0; first < a->n || first == 0; first += PIECE_VALUES) {
+        int64_t left = a->n - first, n = left < PIECE_VALUES ? left : PIECE_VALUES;
+        float *to = buffer ? buffer : a->values + first;
+
+        KD_TRY(kd_h5_read_part(f, name, KD_F32, a->n, first, n, to));
+        if (n && XXH64_update(hash, to, (size_t)n * sizeof *to) == XXH_ERROR)
+            return KD_FAIL(KD_EINTERNAL, "%s: cannot hash", name);
+        KD_TRY(place_piece(a, first, n, to));
+    }
+    return kd_h5_check_digest(f, name, XXH64_digest(hash));
 }
 
 static int read_array(struct kd_h5 *f, const struct kd_checkpoint_array *a)
 {
-    size_t bytes = (size_t)a->n * sizeof *a->values;
-    float *host = NULL;
+    int64_t room = a->n < PIECE_VALUES ? a->n : PIECE_VALUES;
+    XXH64_state_t *hash = XXH64_createState();
+    char name[KD_H5_NAME_MAX];
+    float *buffer = NULL;
     int rc = KD_OK;
 
-    if (on_host(a))
-        return read_values(f, a, a->values);
-    KD_TRY(kd_calloc(a->n, sizeof *host, &host));
-    KD_GO(read_values(f, a, host));
-    KD_GO(a->be->ops->upload(a->be, a->values, host, bytes));
-    rc = a->be->ops->sync(a->be); /* the host copy goes */
+    if (!hash || XXH64_reset(hash, 0) == XXH_ERROR)
+        KD_GO(KD_FAIL(KD_ENOMEM, "no memory for a digest"));
+    KD_GO(KD_FAULT("checkpoint.read"));
+    KD_GO(kd_format(name, sizeof name, "arrays/%s", a->name));
+    if (!on_host(a))
+        KD_GO(kd_calloc(room, sizeof *buffer, &buffer));
+    rc = read_pieces(f, name, a, buffer, hash);
 out:
-    free(host);
+    free(buffer);
+    XXH64_freeState(hash);
     return rc;
 }
 

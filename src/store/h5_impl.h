@@ -52,6 +52,11 @@ int kd_h5_read_local(struct kd_h5 *f, const char *name, enum kd_dtype dtype, voi
 /** Read dataset NAME of exactly N values into VALUES.  Local.  KD_EINPUT. */
 int kd_h5_read_into(struct kd_h5 *f, const char *name, enum kd_dtype dtype,
                     void *values, int64_t n) KD_MUST_CHECK;
+/** Read values [FIRST, FIRST + N) of the 1-d dataset NAME of exactly TOTAL.  Local.
+ * KD_EINPUT. */
+int kd_h5_read_part(struct kd_h5 *f, const char *name, enum kd_dtype dtype,
+                    int64_t total, int64_t first, int64_t n,
+                    void *values) KD_MUST_CHECK;
 int kd_h5_read_text_local(struct kd_h5 *f, const char *name, char **out) KD_MUST_CHECK;
 int kd_h5_attr_local(struct kd_h5 *f, const char *name, char **out) KD_MUST_CHECK;
 int kd_h5_attr_of(hid_t object, const char *path, const char *name,

@@ -217,6 +217,14 @@ int kd_h5_find(struct kd_h5 *f, const char *name, enum kd_dtype dtype,
     return rc;
 }
 
+static int check_count(const struct kd_h5 *f, const char *name, int64_t n, int64_t want)
+{
+    if (n == want)
+        return KD_OK;
+    return KD_FAIL(KD_EINPUT, "%s: %s has %lld values, not %lld", f->path, name,
+                   (long long)n, (long long)want);
+}
+
 int kd_h5_read_into(struct kd_h5 *f, const char *name, enum kd_dtype dtype,
                     void *values, int64_t n)
 {
@@ -226,12 +234,47 @@ int kd_h5_read_into(struct kd_h5 *f, const char *name, enum kd_dtype dtype,
 
     if (!rc)
         rc = source_check(f, name, dtype, &s, &p);
-    if (!rc && p.n != n)
-        rc = KD_FAIL(KD_EINPUT, "%s: %s has %lld values, not %lld", f->path, name,
-                     (long long)p.n, (long long)n);
+    if (!rc)
+        rc = check_count(f, name, p.n, n);
     if (!rc)
         rc = KD_FAULT("h5.read");
     if (!rc && n && read_dataset(&s.set, kd_h5_type(dtype), values) < 0)
+        rc = KD_H5_FAIL(KD_EINPUT, f->path, name);
+    source_close(&s);
+    return rc;
+}
+
+static herr_t read_selected(const struct source *s, hid_t mem_type, int64_t first,
+                            int64_t n, void *values)
+{
+    hsize_t start = (hsize_t)first, count = (hsize_t)n;
+    hid_t mem = H5Screate_simple(1, &count, NULL);
+    herr_t status = -1;
+
+    if (mem < 0)
+        return status;
+    if (H5Sselect_hyperslab(s->space, H5S_SELECT_SET, &start, NULL, &count, NULL) >= 0)
+        status = H5Dread(s->set, mem_type, mem, s->space, H5P_DEFAULT, values);
+    H5Sclose(mem);
+    return status;
+}
+
+int kd_h5_read_part(struct kd_h5 *f, const char *name, enum kd_dtype dtype,
+                    int64_t total, int64_t first, int64_t n, void *values)
+{
+    struct source s;
+    struct kd_h5_place p;
+    int rc = source_open(f, name, &s);
+
+    if (!rc)
+        rc = source_check(f, name, dtype, &s, &p);
+    if (!rc)
+        rc = check_count(f, name, p.n, total);
+    if (!rc && p.cols != 1)
+        rc = KD_FAIL(KD_EINPUT, "%s: %s is not one row of values", f->path, name);
+    if (!rc)
+        rc = KD_FAULT("h5.read");
+    if (!rc && n && read_selected(&s, kd_h5_type(dtype), first, n, values) < 0)
         rc = KD_H5_FAIL(KD_EINPUT, f->path, name);
     source_close(&s);
     return rc;

@@ -7,6 +7,10 @@
  * half way and its ranges never come.  Padding between trainable parameters rides along
  * (it is zero everywhere); frozen parameters end a bucket.
  *
+ * Sharded, a rank owns a part of every bucket rather than a part of the slab: so each
+ * bucket can be scattered as soon as it is final, and all ranks have the same work in
+ * it.
+ *
  * A start that fails does so alike on every rank, but one rank may be in its backward
  * pass and another already in the finish.  So after a failure nobody starts anything
  * more in this update, and all meet again in the sums that are under way.  The trainer
@@ -16,12 +20,13 @@
 #include "kdhpc/base/mem.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 struct bucket {
     int64_t begin, end; /* slab values */
     int64_t trainable;  /* values of parameters in it, without padding */
     int64_t missing;    /* of them not yet final in this update */
-    struct kd_reduction *sum;
+    struct kd_transfer *sum;
 };
 
 struct kd_gradsync {
@@ -29,6 +34,9 @@ struct kd_gradsync {
     const struct kd_params *params;
     int64_t n, cap;
     struct bucket *buckets; /* from the slab's end to its start */
+    bool sharded;
+    struct kd_part *owned; /* [n_owned] if sharded */
+    int64_t n_owned;
     int64_t n_started;
     int failed; /* status of the start that failed in this update, or KD_OK */
 };
@@ -81,8 +89,28 @@ static void rewind_buckets(struct kd_gradsync *s)
         s->buckets[b].missing = s->buckets[b].trainable;
 }
 
+static struct kd_tensor bucket_of(const struct bucket *b, float *slab)
+{
+    return kd_tensor1(slab + b->begin, KD_F32, b->end - b->begin);
+}
+
+static int find_owned(struct kd_gradsync *s)
+{
+    KD_TRY(kd_calloc(s->n, sizeof *s->owned, &s->owned));
+    for (int64_t i = s->n - 1; i >= 0; i--) {
+        const struct bucket *b = &s->buckets[i];
+        struct kd_part part = kd_comm_part(b->end - b->begin, kd_comm_size(s->comm),
+                                           kd_comm_rank(s->comm));
+
+        part.first += b->begin;
+        if (part.count > 0)
+            s->owned[s->n_owned++] = part;
+    }
+    return KD_OK;
+}
+
 static int new_local(struct kd_comm *comm, const struct kd_params *params,
-                     int64_t bucket_bytes, struct kd_gradsync **out)
+                     int64_t bucket_bytes, bool sharded, struct kd_gradsync **out)
 {
     const struct kd_param **order = NULL;
     int rc = KD_OK;
@@ -91,7 +119,7 @@ static int new_local(struct kd_comm *comm, const struct kd_params *params,
     KD_TRY(kd_calloc(1, sizeof **out, out));
     (*out)->comm = comm;
     (*out)->params = params;
-    if (kd_comm_size(comm) == 1)
+    if (strcmp(kd_comm_plane(comm), "self") == 0)
         return KD_OK;
     KD_TRY(kd_calloc(params->n, sizeof *order, &order));
     for (int i = 0; i < params->n; i++)
@@ -100,16 +128,19 @@ static int new_local(struct kd_comm *comm, const struct kd_params *params,
     rc = plan(*out, order, bucket_bytes / (int64_t)sizeof(float));
     free(order);
     rewind_buckets(*out);
+    (*out)->sharded = sharded && kd_comm_size(comm) > 1;
+    if (!rc && (*out)->sharded)
+        rc = find_owned(*out);
     return rc;
 }
 
 int kd_gradsync_new(struct kd_comm *comm, const struct kd_params *params,
-                    int64_t bucket_bytes, struct kd_gradsync **out)
+                    int64_t bucket_bytes, bool sharded, struct kd_gradsync **out)
 {
     int rc;
 
     *out = NULL;
-    rc = kd_agree(comm, new_local(comm, params, bucket_bytes, out));
+    rc = kd_agree(comm, new_local(comm, params, bucket_bytes, sharded, out));
     if (rc) {
         kd_gradsync_free(*out);
         *out = NULL;
@@ -122,18 +153,26 @@ void kd_gradsync_free(struct kd_gradsync *s)
     if (!s)
         return;
     free(s->buckets);
+    free(s->owned);
     free(s);
+}
+
+const struct kd_part *kd_gradsync_owned(const struct kd_gradsync *s, int64_t *n)
+{
+    *n = s->n_owned;
+    return s->owned;
 }
 
 /* Start the next bucket, unless a start has failed before.  Collective. */
 static int start_next(struct kd_gradsync *s)
 {
     struct bucket *b = &s->buckets[s->n_started];
-    struct kd_tensor t =
-        kd_tensor1(s->params->grads + b->begin, KD_F32, b->end - b->begin);
+    struct kd_tensor t = bucket_of(b, s->params->grads);
+    struct kd_backend *be = s->params->be;
 
     if (!s->failed)
-        s->failed = kd_allreduce_start(s->comm, s->params->be, t, &b->sum);
+        s->failed = s->sharded ? kd_reduce_scatter_start(s->comm, be, t, &b->sum)
+                               : kd_allreduce_start(s->comm, be, t, &b->sum);
     if (!s->failed)
         s->n_started++;
     return s->failed;
@@ -168,7 +207,7 @@ int kd_gradsync_finish(struct kd_gradsync *s)
         rc = start_next(s);
     for (int64_t i = 0; i < s->n_started; i++) {
         struct bucket *b = &s->buckets[i];
-        int failed = kd_allreduce_finish(s->comm, b->sum);
+        int failed = kd_transfer_finish(s->comm, b->sum);
 
         b->sum = NULL;
         if (!rc)
@@ -176,4 +215,19 @@ int kd_gradsync_finish(struct kd_gradsync *s)
     }
     rewind_buckets(s);
     return rc;
+}
+
+/* In the order of the sums.  One bucket at a time: where a transfer goes through host
+ * memory, only one is there at once, and where it does not, its finish does not wait.
+ */
+int kd_gradsync_gather(struct kd_gradsync *s, float *slab)
+{
+    for (int64_t i = 0; s->sharded && i < s->n; i++) {
+        struct kd_transfer *x = NULL;
+
+        KD_TRY(kd_allgather_start(s->comm, s->params->be,
+                                  bucket_of(&s->buckets[i], slab), &x));
+        KD_TRY(kd_transfer_finish(s->comm, x));
+    }
+    return KD_OK;
 }

@@ -30,6 +30,19 @@ for run in ("to_cpu", "to_gpu"):
     assert_same(steps("cpu"), steps(run), 2e-2, ("loss",))
 P
 
+echo "on two ranks, with the optimiser whole, and sharded with moments in bfloat16"
+for zero in 0 1; do
+    kd_do 2 $small --max_steps 4 --max_grad_norm 0 --device cuda --zero $zero --moments bfloat16 --output_dir zero$zero
+done
+expect_same zero0/model/model.safetensors zero1/model/model.safetensors
+mkdir to_zero
+cp bfloat16/checkpoint-00000002.h5 bfloat16/metrics.jsonl to_zero
+kd_do 2 $small --max_steps 4 --device cuda --zero 1 --resume to_zero --output_dir to_zero
+check "losses of ranks that share the optimiser" <<'P'
+for run in ("zero0", "zero1", "to_zero"):
+    assert_same(steps("cpu"), steps(run), 2e-2, ("loss",))
+P
+
 echo "distillation, generation and scores"
 kd_do 1 $kd --train_batch_size 4 --n_train 8 --n_val 0 --max_steps 2 --student_decoder_layers 1 --alpha_hid 1 --device cuda --output_dir kd
 kd_do 1 --mode score --model bfloat16/model --corpus $corpus --split val --device cuda --threads 1 --output_dir score

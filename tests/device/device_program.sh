@@ -36,6 +36,11 @@ same_training kd
 both 2 compat $kd --max_steps 2 --student_decoder_layers 1 --alpha_hid 1 --normalize_hidden --compat seq2seq --n_val 0
 same_training compat
 
+both 2 zero $sft --max_steps 3 --save_steps 2 --val_check_interval 2 --zero 1
+same_training zero
+both 2 short $kd --max_steps 2 --student_decoder_layers 1 --n_val 0 --zero 1 --moments bfloat16
+same_training short
+
 echo "generation and scores"
 gen="--num_beams 3 --max_length 10 --threads 1"
 both 1 labels --mode pseudo-label --teacher model --corpus $corpus --split val $gen --write_text
@@ -62,14 +67,14 @@ expect_same student.cpu/model.safetensors student.gpu/model.safetensors
 echo "checkpoints go from device to device"
 long="$sft --max_steps 6 --save_steps 3 --save_total_limit 3 --n_val 0 --learning_rate 1e-3"
 kd_do 1 $long $cpu --output_dir straight
-for there in "$cpu" "$gpu"; do
-    back=$gpu
+for there in "$cpu" "$gpu --zero 1"; do
+    back="$gpu --zero 1"
     [ "$there" = "$cpu" ] || back=$cpu
     rm -rf first second
-    kd_do 2 $long $there --output_dir first
+    kd_do 2 $long --max_grad_norm 0 $there --output_dir first
     mkdir second
     cp first/checkpoint-00000003.h5 first/metrics.jsonl second
-    kd_do 2 $long $back --resume second --output_dir second
+    kd_do 2 $long --max_grad_norm 0 $back --resume second --output_dir second
     expect_text err.txt "at step 3"
     expect_same first/model/model.safetensors second/model/model.safetensors
 done

@@ -58,7 +58,7 @@ static int corpus_calls(struct kd_comm *comm, const char *path)
 static int checkpoint_calls(struct kd_comm *comm, const char *dir)
 {
     float values[5] = {1, 2, 3, 4, 5};
-    const struct kd_checkpoint_array a = {"params", values, 5, NULL};
+    const struct kd_checkpoint_array a = {.name = "params", .values = values, .n = 5};
     char *path = NULL, *state = NULL;
     int rc = KD_OK;
 

@@ -58,7 +58,7 @@ only() { # PATTERN PATHS: files that include PATTERN lie in one of PATHS (a regu
 }
 only 'mpi\.h' '(src|include/kdhpc)/comm/'
 only 'kdhpc/comm/comm_mpi\.h' '(src/comm|src/store)/'
-only 'nccl\.h' 'src/comm/nccl\.c'
+only 'nccl\.h' 'src/comm/nccl_api\.h'
 only 'hdf5.*\.h|H5.*\.h' 'src/store/'
 only 'cblas.*\.h|openblas.*' 'src/backend/cpu/'
 only 'cuda.*|cublas.*|curand.*' '(src/backend/cuda/|src/comm/nccl\.c)'

@@ -35,6 +35,19 @@ digits = re.findall(r'"grad_norm":([0-9.]+)', open("sft1/metrics.jsonl").read())
 assert max(len(d) for d in digits) >= 17, digits
 P
 
+echo "a sharded optimiser, moments in bfloat16"
+for np in 1 2 3 4; do
+    kd_do $np $sft --max_steps 7 --warmup_steps 2 --zero 1 --output_dir zero$np
+done
+kd_do 2 $sft --max_steps 7 --warmup_steps 2 --zero 1 --moments bfloat16 --output_dir short
+check "the curves of --zero 1 and of bfloat16 moments" <<'P'
+for n in (1, 2, 3, 4):
+    assert_same(steps("sft%d" % n), steps("zero%d" % n), 1e-6 if n > 1 else 0)
+    assert_same(checks("sft%d" % n), checks("zero%d" % n), 1e-6)
+assert_same(steps("sft2"), steps("short"), 1e-2, ("loss",))
+assert steps("sft2")[-1]["loss"] != steps("short")[-1]["loss"]
+P
+
 echo "a batch that one rank takes in two pieces, and two ranks in one each"
 for np in 1 2; do
     kd_do $np $sft --train_batch_size 40 --max_steps 3 --output_dir pieces$np

@@ -62,6 +62,11 @@ refuses 2 "layers 0 to 1" $kd --model exact --alpha_hid 1 --hidden_matches 0,2
 refuses 2 "--student_decoder_layers 3" $kd --student_decoder_layers 3
 refuses 2 "--model is a finished student" $kd --model exact --student_decoder_layers 1
 
+echo "Adafactor has no moments to shard or to shorten"
+refuses 2 "--zero 1" $sft --adafactor --zero 1
+refuses 2 "--moments" $kd --adafactor --moments bfloat16
+refuses 2 "--zero" $sft --zero 2
+
 echo "an output directory that is taken"
 kd_do 1 $sft --max_steps 1 --output_dir taken
 cp -r taken before

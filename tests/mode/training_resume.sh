@@ -26,6 +26,36 @@ resumed_equals 2 sft $sft --sortish_sampler --gradient_accumulation_steps 2 --n_
 resumed_equals 1 kd $kd --student_decoder_layers 1 --alpha_hid 1 --adafactor --train_batch_size 3 --n_val 0
 resumed_equals 3 val $sft --val_check_interval 3 --early_stopping_patience 9
 
+echo "--zero 0 and 1 leave the same bytes, and a checkpoint of either goes on as either, on other ranks"
+free="$sft --max_grad_norm 0 --weight_decay 0.01 --n_val 0 --max_steps 6 --save_steps 3 --save_total_limit 3"
+for moments in float32 bfloat16; do
+    for zero in 0 1; do
+        run=zero$zero.$moments
+        kd_do 3 $free --moments $moments --zero $zero --output_dir $run
+    done
+    expect_same zero0.$moments/model/model.safetensors zero1.$moments/model/model.safetensors
+    zero=zero0.$moments other=zero1.$moments check "the logs of --zero 0 and 1" <<'P'
+import os
+a, b = steps(os.environ["zero"]), steps(os.environ["other"])
+assert_same(a, b, 0, [k for k in a[0] if k != "grad_norm"])
+assert_same(a, b, 1e-12)  # the norm is added up in another order
+P
+    for from in 0 1; do
+        for to in 0 1; do
+            run=from$from.to$to.$moments
+            mkdir $run
+            cp zero$from.$moments/checkpoint-00000003.h5 zero$from.$moments/metrics.jsonl $run
+            kd_do 2 $free --moments $moments --zero $to --resume $run --output_dir $run
+            expect_text err.txt "at step 3"
+            expect_same from0.to0.$moments/model/model.safetensors $run/model/model.safetensors
+        done
+    done
+done
+cmp -s zero0.float32/model/model.safetensors zero0.bfloat16/model/model.safetensors && fail "--moments changes nothing"
+mkdir changed
+cp zero1.bfloat16/checkpoint-00000003.h5 zero1.bfloat16/metrics.jsonl changed
+kd_do 2 $free --moments float32 --zero 1 --resume changed --output_dir changed
+
 echo "a damaged checkpoint is passed over, and the best model is carried along"
 kd_do 1 $sft --max_steps 6 --save_steps 2 --save_total_limit 3 --val_check_interval 2 --lr_scheduler constant --output_dir best
 mkdir copy

@@ -16,7 +16,8 @@ static char dir[64];
 static float params[N_PARAMS], moments[N_MOMENTS];
 
 static const struct kd_checkpoint_array arrays[2] = {
-    {"params", params, N_PARAMS, NULL}, {"adam_m", moments, N_MOMENTS, NULL}};
+    {.name = "params", .values = params, .n = N_PARAMS},
+    {.name = "adam_m", .values = moments, .n = N_MOMENTS}};
 
 static void fill(int64_t step)
 {
@@ -71,8 +72,10 @@ static void content_does_not_depend_on_the_ranks(void **unused)
 
 static void sizes_must_match(void **unused)
 {
-    struct kd_checkpoint_array shorter = {"params", params, N_PARAMS - 1, NULL},
-                               absent = {"adam_v", params, 3, NULL};
+    struct kd_checkpoint_array shorter = {.name = "params",
+                                          .values = params,
+                                          .n = N_PARAMS - 1},
+                               absent = {.name = "adam_v", .values = params, .n = 3};
     char *state = NULL;
 
     (void)unused;
@@ -86,6 +89,58 @@ static void sizes_must_match(void **unused)
         KD_EINPUT);
     assert_null(state);
     kd_error_clear();
+}
+
+/* An array that is nowhere: more values than pass through the host at once. */
+enum { N_SPREAD = (1 << 22) + 5 };
+
+static int64_t n_asked, n_given;
+
+static float spread(int64_t i)
+{
+    return (float)(i % 65521);
+}
+
+static int get_spread(void *arg, int64_t first, int64_t n, float *out)
+{
+    assert_ok(kd_barrier(arg)); /* it is collective */
+    for (int64_t i = 0; i < n; i++)
+        out[i] = spread(first + i);
+    n_asked += n;
+    return KD_OK;
+}
+
+static int put_spread(void *arg, int64_t first, int64_t n, const float *in)
+{
+    (void)arg;
+    assert_true(first == n_given);
+    for (int64_t i = 0; i < n; i++)
+        assert_true(in[i] == spread(first + i));
+    n_given += n;
+    return KD_OK;
+}
+
+static void arrays_that_no_rank_holds(void **unused)
+{
+    struct kd_checkpoint_array a[] = {arrays[0],
+                                      {.name = "spread",
+                                       .n = N_SPREAD,
+                                       .get = get_spread,
+                                       .put = put_spread,
+                                       .arg = comm}};
+    char *state = NULL;
+
+    (void)unused;
+    fill(3);
+    assert_ok(kd_checkpoint_write(comm, dir, 3, run_a, a, 2));
+    assert_true(n_asked - N_SPREAD / kd_comm_size(comm) <= 1);
+    fill(0);
+    assert_ok(
+        kd_checkpoint_read(comm, path_of("checkpoint-00000003.h5"), a, 2, &state));
+    assert_int_equal(n_given, N_SPREAD);
+    assert_true(params[9] == 27.0f / 1024.0f);
+    free(state);
+    assert_ok(kd_checkpoint_prune(comm, dir, 1));
 }
 
 /* Change byte AT (from the end if negative) of a checkpoint, or cut the file there. */
@@ -160,6 +215,7 @@ int main(void)
         cmocka_unit_test(arrays_come_back),
         cmocka_unit_test(content_does_not_depend_on_the_ranks),
         cmocka_unit_test(sizes_must_match),
+        cmocka_unit_test(arrays_that_no_rank_holds),
         cmocka_unit_test(the_newest_valid_one_is_taken),
         cmocka_unit_test(none_is_not_a_failure),
         cmocka_unit_test(pruning_keeps_the_newest),

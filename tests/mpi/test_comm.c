@@ -263,7 +263,7 @@ static void several_sums_are_under_way(void **state)
 {
     enum { BUCKETS = 5, N = 70001 };
     struct kd_backend be = {.ops = &ops, .device = KD_CPU};
-    struct kd_reduction *sums[BUCKETS];
+    struct kd_transfer *sums[BUCKETS];
     float *x = malloc(sizeof *x * BUCKETS * N);
 
     (void)state;
@@ -275,10 +275,128 @@ static void several_sums_are_under_way(void **state)
             kd_allreduce_start(comm, &be, kd_tensor1(x + b * N, KD_F32, N), &sums[b]));
     }
     for (int b = 0; b < BUCKETS; b++)
-        assert_ok(kd_allreduce_finish(comm, sums[b]));
+        assert_ok(kd_transfer_finish(comm, sums[b]));
     for (int b = 0; b < BUCKETS; b++)
         check_sum(x + b * N, N, !getenv("KD_NODE_STAGE"));
     free(x);
+}
+
+static void parts_cover_in_order(void **state)
+{
+    static const int64_t counts[] = {
+        0, 1, 63, 64, 65, 200, 4096, 100003, INT64_C(1) << 40};
+
+    (void)state;
+    for (size_t k = 0; k < sizeof counts / sizeof *counts; k++)
+        for (int size = 1; size <= 9; size++) {
+            int64_t at = 0, each = kd_comm_part(counts[k], size, 0).count;
+
+            for (int r = 0; r < size; r++) {
+                struct kd_part part = kd_comm_part(counts[k], size, r);
+
+                assert_int_equal(part.first, at);
+                assert_int_equal(part.first % 64, 0);
+                assert_true(r == size - 1 ? part.count - each < INT64_C(64) * size
+                                          : part.count == each);
+                at += part.count;
+            }
+            assert_int_equal(at, counts[k]);
+        }
+}
+
+/* The part of a reduce-scatter has the bits of the all-reduce, then all ranks get it.
+ */
+static void scatter_and_gather(struct kd_backend *be, int64_t n)
+{
+    struct kd_part part = kd_comm_part(n, kd_comm_size(comm), kd_comm_rank(comm));
+    size_t bytes = (size_t)n * sizeof(float);
+    float *x = malloc(bytes), *whole = malloc(bytes);
+
+    assert_true(x && whole);
+    for (int64_t i = 0; i < n; i++)
+        x[i] = whole[i] = grad(kd_comm_rank(comm), i);
+    assert_ok(kd_allreduce_tensor(comm, be, kd_tensor1(whole, KD_F32, n)));
+    assert_ok(kd_reduce_scatter_tensor(comm, be, kd_tensor1(x, KD_F32, n)));
+    assert_memory_equal(x + part.first, whole + part.first,
+                        (size_t)part.count * sizeof *x);
+    for (int64_t i = 0; i < n; i++)
+        if (i < part.first || i >= part.first + part.count)
+            x[i] = -1;
+    assert_ok(kd_allgather_tensor(comm, be, kd_tensor1(x, KD_F32, n)));
+    assert_memory_equal(x, whole, bytes);
+    free(x);
+    free(whole);
+}
+
+/* Values of any size, more than a chunk of the shared memory. */
+static void gather_type(struct kd_backend *be, enum kd_dtype type, int64_t n)
+{
+    struct kd_tensor t = kd_tensor1(NULL, type, n);
+    int64_t value = (int64_t)kd_dtype_bytes(type);
+    unsigned char *b = malloc((size_t)(n * value));
+
+    assert_non_null(b);
+    t.data = b;
+    for (int64_t i = 0; i < n * value; i++)
+        b[i] = byte_of(kd_comm_rank(comm), i);
+    assert_ok(kd_allgather_tensor(comm, be, t));
+    for (int r = 0; r < kd_comm_size(comm); r++) {
+        struct kd_part part = kd_comm_part(n, kd_comm_size(comm), r);
+
+        for (int64_t i = part.first * value; i < (part.first + part.count) * value; i++)
+            assert_int_equal(b[i], byte_of(r, i));
+    }
+    free(b);
+}
+
+static void parts_are_summed_and_gathered(void **state)
+{
+    static const enum kd_device devices[] = {KD_CPU, KD_CUDA};
+
+    (void)state;
+    for (int d = 0; d < 2; d++) {
+        struct kd_backend be = {.ops = &ops, .device = devices[d]};
+
+        scatter_and_gather(&be, 1);
+        scatter_and_gather(&be, 127);
+        scatter_and_gather(&be, 65536);
+        scatter_and_gather(&be, 400009);
+        gather_type(&be, KD_U8, 300007);
+        gather_type(&be, KD_BF16, 65);
+        gather_type(&be, KD_I64, 200001);
+    }
+}
+
+/* Gathers and sums share the memory between the ranks, in turn. */
+static void kinds_alternate(void **state)
+{
+    enum { N = 150001 };
+    struct kd_backend be = {.ops = &ops, .device = KD_CPU};
+    struct kd_transfer *sum, *gather;
+    float *x = malloc(N * sizeof *x);
+    int32_t *y = malloc(N * sizeof *y);
+
+    (void)state;
+    assert_true(x && y);
+    for (int round = 0; round < 5; round++) {
+        for (int64_t i = 0; i < N; i++) {
+            x[i] = grad(kd_comm_rank(comm), i);
+            y[i] = kd_comm_rank(comm) * 1000 + round;
+        }
+        assert_ok(kd_allgather_start(comm, &be, kd_tensor1(y, KD_I32, N), &gather));
+        assert_ok(kd_allreduce_start(comm, &be, kd_tensor1(x, KD_F32, N), &sum));
+        assert_ok(kd_transfer_finish(comm, gather));
+        assert_ok(kd_transfer_finish(comm, sum));
+        check_sum(x, N, !getenv("KD_NODE_STAGE"));
+        for (int r = 0; r < kd_comm_size(comm); r++) {
+            struct kd_part part = kd_comm_part(N, kd_comm_size(comm), r);
+
+            for (int64_t i = part.first; i < part.first + part.count; i++)
+                assert_int_equal(y[i], r * 1000 + round);
+        }
+    }
+    free(x);
+    free(y);
 }
 
 int main(void)
@@ -297,6 +415,9 @@ int main(void)
         cmocka_unit_test(host_tensors_sum),
         cmocka_unit_test(device_tensors_are_staged),
         cmocka_unit_test(several_sums_are_under_way),
+        cmocka_unit_test(parts_cover_in_order),
+        cmocka_unit_test(parts_are_summed_and_gathered),
+        cmocka_unit_test(kinds_alternate),
     };
     int failed;
 

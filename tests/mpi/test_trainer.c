@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The update: gradients of all ranks and micro-batches are one sum, the clipped step is
  * the optimiser's, the rate is the schedule's, and an update that is skipped or fails
- * changes nothing on any rank.  Gradients are prescribed, so every value is known. */
+ * changes nothing on any rank.  Gradients are prescribed, so every value is known.  All
+ * of it holds with the optimiser whole on every rank and sharded over the ranks. */
 #include "kdhpc/train/trainer.h"
 
 #include "kdhpc/base/signal.h"
@@ -11,7 +12,7 @@
 #include <math.h>
 #include <signal.h>
 
-enum { ROWS = 2, COLS = 3, N_WEIGHT = ROWS * COLS, N_BIAS = 4, N_FROZEN = 5 };
+enum { ROWS = 6, COLS = 60, N_WEIGHT = ROWS * COLS, N_BIAS = 30, N_FROZEN = 5 };
 enum { N = N_WEIGHT + N_BIAS + N_FROZEN };
 
 static struct kd_comm *comm;
@@ -30,6 +31,7 @@ static struct kd_param items[] = {
      .count = N_FROZEN,
      .frozen = true}};
 static struct kd_params params = {.n = 3, .items = items, .n_slab = N};
+static bool zero; /* of the trainers of this round */
 
 /* What the micro-batches of an update do. */
 struct script {
@@ -83,6 +85,7 @@ static struct kd_trainer_options constant(void)
                                        .total_steps = 10,
                                        .schedule = KD_LR_CONSTANT,
                                        .max_skipped_steps = 2,
+                                       .zero = zero,
                                        .optim = {.eps = 1e-8, .weight_decay = 0.01}};
 }
 
@@ -108,6 +111,22 @@ static void assert_values(double weight, double bias)
     }
 }
 
+static bool close_to(double got, double want)
+{
+    return fabs(got - want) <= 6e-7 * want;
+}
+
+static void get_state(struct kd_trainer *t, int k, float out[N])
+{
+    static const char *const names[] = {"second_moment", "first_moment"};
+    struct kd_optim *optim = kd_trainer_optim(t);
+    int64_t n;
+
+    assert_string_equal(kd_optim_state(optim, k, &n), names[k]);
+    assert_int_equal(n, N);
+    assert_ok(kd_optim_get_state(optim, comm, k, 0, N, out));
+}
+
 /* What AdamW subtracts at rate 0.1 in its second step, for gradients 0.5, then -0.25
  * (in the first it is 0.1: m / sqrt(v) is one). */
 static double second_step(void)
@@ -125,7 +144,7 @@ static void steps_of_adamw(void **state)
 
     (void)state;
     u = update(t, 1, (struct script){.grad = 0.5, .term = 3, .n_micro = 3});
-    assert_true(fabs(u.grad_norm - 0.5 * sqrt(N_WEIGHT + N_BIAS)) < 1e-6);
+    assert_true(close_to(u.grad_norm, 0.5 * sqrt(N_WEIGHT + N_BIAS)));
     assert_true(fabs(u.terms[0] - 3) < 1e-12 && !u.skipped && !u.stop);
     assert_true(u.terms[1] == 3.0 * kd_comm_size(comm));
     assert_values(1 * 0.999 - 0.1, 1 - 0.1);
@@ -152,17 +171,16 @@ static void clipping(void **state)
     for (int i = 0; i < 3; i++) {
         struct kd_trainer *t;
         struct kd_update u;
-        const char *name;
-        int64_t n;
-        float *m;
+        float m[N];
 
         o.max_grad_norm = limits[i];
         t = new_trainer(o);
         u = update(t, 1, (struct script){.grad = 5});
-        m = kd_optim_state(kd_trainer_optim(t), 1, &name, &n);
-        assert_string_equal(name, "first_moment");
-        assert_true(fabs(u.grad_norm - norm) < 1e-5); /* before clipping */
-        assert_true(fabs(m[0] - 0.1 * 5 * scales[i]) < 1e-6);
+        get_state(t, 1, m);
+        assert_true(close_to(u.grad_norm, norm)); /* before clipping */
+        for (int j = 0; j < N_WEIGHT + N_BIAS; j++)
+            assert_true(fabs(m[j] - 0.1 * 5 * scales[i]) < 1e-6);
+        assert_true(m[N - 1] == 0); /* frozen */
         kd_trainer_free(t);
     }
 }
@@ -192,27 +210,24 @@ static void skipped_updates_change_nothing(void **state)
 {
     const struct script bad[] = {{.grad = NAN}, {.grad = 1, .term = INFINITY}};
     struct kd_trainer *t = new_trainer(constant());
-    float values[N], moments[2][N];
+    float values[N], moments[2][N], after[N];
     struct script s = {.grad = NAN, .n_micro = 1, .fails_on = -1};
     struct kd_update u;
-    const char *name;
-    int64_t n;
 
     (void)state;
     update(t, 1, (struct script){.grad = 0.5});
     memcpy(values, params.values, sizeof values);
     for (int k = 0; k < 2; k++)
-        memcpy(moments[k], kd_optim_state(kd_trainer_optim(t), k, &name, &n),
-               sizeof moments[k]);
+        get_state(t, k, moments[k]);
     for (int step = 2; step <= 3; step++) {
         u = update(t, step, bad[step - 2]);
         assert_true(u.skipped);
         assert_int_equal(kd_trainer_skipped(t), step - 1);
         assert_memory_equal(values, params.values, sizeof values);
-        for (int k = 0; k < 2; k++)
-            assert_memory_equal(moments[k],
-                                kd_optim_state(kd_trainer_optim(t), k, &name, &n),
-                                sizeof moments[k]);
+        for (int k = 0; k < 2; k++) {
+            get_state(t, k, after);
+            assert_memory_equal(moments[k], after, sizeof after);
+        }
     }
     /* a good one counts as the optimiser's second and forgives the bad ones */
     u = update(t, 4, (struct script){.grad = -0.25});
@@ -270,10 +285,13 @@ int main(void)
         cmocka_unit_test(rates),
         cmocka_unit_test(skipped_updates_change_nothing),
         cmocka_unit_test(a_failing_rank_fails_all),
+    };
+    const struct CMUnitTest last[] = {
+        /* the request stays */
         cmocka_unit_test(a_signal_reaches_all),
     };
     void *values;
-    int failed;
+    int failed = 0;
 
     comm = mpi_test_start();
     if (kd_backend_cpu(1, &params.be) ||
@@ -281,7 +299,11 @@ int main(void)
         kd_params_alloc_grads(&params))
         return 1;
     params.values = values;
-    failed = cmocka_run_group_tests(tests, NULL, NULL);
+    for (int sharded = 0; sharded < 2; sharded++) {
+        zero = sharded;
+        failed += cmocka_run_group_tests(tests, NULL, NULL);
+    }
+    failed += cmocka_run_group_tests(last, NULL, NULL);
     params.be->ops->free(params.be, params.values);
     params.be->ops->free(params.be, params.grads);
     kd_backend_free(params.be);

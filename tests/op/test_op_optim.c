@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Optimiser steps against their formulas in double precision, and against published
- * one-step values. */
+ * one-step values.  Moments in bfloat16 are rounded as the counter says, on every
+ * backend, and do not stall. */
 #include "op_test.h"
+
+#include "kdhpc/tensor/rounding.h"
 
 /* The bfloat16 copy follows the parameters, where one is kept. */
 static void check_copy(const uint16_t *copy, const float *param, int64_t n)
@@ -71,6 +74,147 @@ static void adamw(void **state)
     (void)state;
     for (int i = 0; i < 6; i++)
         check_adamw(sizes[i / 2], i & 1);
+}
+
+/* N bfloat16 values of the size of SCALE, positive where SCALE is; LEAD values of NaN
+ * stand before them. */
+static uint16_t *moments(int64_t lead, int64_t n, double scale)
+{
+    uint16_t *x = ot_bytes((size_t)(lead + n) * sizeof *x);
+
+    ot.draws++;
+    for (int64_t i = 0; i < lead + n; i++) {
+        double z = kd_rng_normal(1, KD_RNG_TEST, ot.draws, (uint64_t)i);
+
+        x[i] =
+            i < lead ? 0x7fff : kd_f32_to_bf16((float)(scale * z * (z < 0 ? -1 : 1)));
+    }
+    return x;
+}
+
+/* GOT is the float32 nearest to WANT, or one of its neighbours, rounded by the 16 bits
+ * R. */
+static void assert_rounded(uint16_t got, double want, uint32_t r, const char *what,
+                           int64_t i)
+{
+    float nearest = (float)want;
+    uint32_t bits;
+
+    memcpy(&bits, &nearest, sizeof bits);
+    for (uint32_t b = bits - 4; b != bits + 5; b++)
+        if (got == kd_round_stochastic(b, r) >> 16)
+            return;
+    fail_msg("%s: value %lld is %g, not %g rounded by %x", what, (long long)i,
+             (double)kd_bf16_to_f32(got), want, r & 0xffffu);
+}
+
+/* N values that start at place FIRST of their slab. */
+static void check_rounded_moments(int64_t first, int64_t n)
+{
+    int64_t lead = first % 8;
+    float *p0 = ot_normal(lead + n, 1.0), *p = ot_copy(p0, lead + n),
+          *g = ot_normal(lead + n, 0.1);
+    uint16_t *m0 = moments(lead, n, -0.05), *v0 = moments(lead, n, 0.01),
+             *m = ot_bytes((size_t)(lead + n) * sizeof *m),
+             *v = ot_bytes((size_t)(lead + n) * sizeof *v);
+    struct kd_adamw a = {.param = p + lead,
+                         .m = m + lead,
+                         .v = v + lead,
+                         .moments = KD_BF16,
+                         .grad = g + lead,
+                         .n = n,
+                         .step = 7,
+                         .first = first,
+                         .seed = 0x123456789abcdefu,
+                         .lr = 1e-2,
+                         .beta1 = 0.9,
+                         .beta2 = 0.999,
+                         .eps = 1e-4,
+                         .grad_scale = 1.0};
+
+    OT_EACH_BACKEND(be)
+    {
+        memcpy(p, p0, (size_t)(lead + n) * sizeof *p);
+        memcpy(m, m0, (size_t)(lead + n) * sizeof *m);
+        memcpy(v, v0, (size_t)(lead + n) * sizeof *v);
+        assert_int_equal(be->ops->adamw(be, &a), 0);
+        ot_same(p);
+        ot_same(m);
+        ot_same(v);
+    }
+    assert_memory_equal(p, p0, (size_t)lead * sizeof *p);
+    assert_memory_equal(m, m0, (size_t)lead * sizeof *m);
+    assert_memory_equal(v, v0, (size_t)lead * sizeof *v);
+    for (int64_t i = lead; i < lead + n; i++) {
+        uint64_t index = (uint64_t)(first + i - lead);
+        double mi = 0.9 * (double)kd_bf16_to_f32(m0[i]) + 0.1 * (double)g[i],
+               vi = 0.999 * (double)kd_bf16_to_f32(v0[i]) +
+                    0.001 * (double)g[i] * (double)g[i];
+        double x = p0[i] - 1e-2 / (1 - pow(0.9, 7)) * mi /
+                               (sqrt(vi / (1 - pow(0.999, 7))) + 1e-4);
+        uint32_t r[4];
+
+        kd_rounding_random(a.seed, 7, index / 4, r);
+        /* m is small against its terms where they cancel */
+        if (fabs(mi) > 1e-2 * fabs((double)g[i]))
+            assert_rounded(m[i], mi, r[index % 4], "m", i);
+        assert_rounded(v[i], vi, r[index % 4] >> 16, "v", i);
+        ot_near(p[i], x, 3e-7, 1.0, "adamw", i);
+    }
+}
+
+static void adamw_rounded(void **state)
+{
+    (void)state;
+    check_rounded_moments(0, 1);
+    check_rounded_moments(24, 40);
+    check_rounded_moments(5, 3);
+    check_rounded_moments((INT64_C(1) << 35) + 3, 20003);
+}
+
+/* From second moment START under the gradient GRAD for STEPS steps: rounded to nearest
+ * it would stay where it is. */
+static void check_no_stall(float start, float grad)
+{
+    enum { N = 512, STEPS = 1500 };
+    float *p = ot_nan(N), *g = ot_nan(N);
+    uint16_t *m = moments(0, N, 1), *v = moments(0, N, 1);
+    double want = grad * grad + pow(0.999, STEPS) * (start - grad * grad), mean;
+    struct kd_adamw a = {.param = p,
+                         .m = m,
+                         .v = v,
+                         .moments = KD_BF16,
+                         .grad = g,
+                         .n = N,
+                         .seed = 42,
+                         .beta1 = 0.9,
+                         .beta2 = 0.999,
+                         .eps = 1e-8,
+                         .grad_scale = 1.0};
+
+    OT_EACH_BACKEND(be)
+    {
+        mean = 0.0;
+        for (int i = 0; i < N; i++) {
+            p[i] = 0.0f;
+            g[i] = grad;
+            m[i] = kd_f32_to_bf16(grad);
+            v[i] = kd_f32_to_bf16(start);
+        }
+        for (a.step = 1; a.step <= STEPS; a.step++)
+            assert_int_equal(be->ops->adamw(be, &a), 0);
+        for (int i = 0; i < N; i++)
+            mean += (double)kd_bf16_to_f32(v[i]) / N;
+        ot_near(mean, want, 0.01, 0.0, "mean second moment", 0);
+        ot_same(v);
+    }
+}
+
+static void rounded_moments_do_not_stall(void **state)
+{
+    (void)state;
+    check_no_stall(4.0f, 1.0f);
+    check_no_stall(1.0f, 1.5f);
 }
 
 static void adamw_golden(void **state)
@@ -233,6 +377,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(adamw, ot_setup, ot_teardown),
+        cmocka_unit_test_setup_teardown(adamw_rounded, ot_setup, ot_teardown),
+        cmocka_unit_test_setup_teardown(rounded_moments_do_not_stall, ot_setup,
+                                        ot_teardown),
         cmocka_unit_test_setup_teardown(adamw_golden, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(adafactor, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(adafactor_golden, ot_setup, ot_teardown),

@@ -11,7 +11,11 @@ struct dims {
 static const struct dims shapes[] = {{1, 1},    {3, 17},   {67, 100}, {2100, 40},
                                      {9, 1030}, {3, 4097}, {2, 8200}};
 
-enum { N_SHAPES = sizeof shapes / sizeof *shapes, MAX_COLS = 8200 };
+enum {
+    N_SHAPES = sizeof shapes / sizeof *shapes,
+    MAX_COLS = 8200,
+    SUM_VALUES = 100003
+};
 
 static struct kd_tensor mat(float *x, int64_t rows, int64_t cols)
 {
@@ -374,31 +378,52 @@ static void largest_of_nan(void **state)
     }
 }
 
+/* One span, and the same values as more of them than one launch takes. */
+static void check_sum_of_spans(struct kd_backend *be, const float *x, double want)
+{
+    enum { N = 70 };
+    struct kd_span spans[N];
+    double *got = ot_bytes(sizeof *got);
+    int64_t at = 0;
+
+    for (int i = 0; i < N; i++) {
+        int64_t n = i % 7 ? 31 * i : 0;
+
+        spans[i] = (struct kd_span){x + at, i < N - 1 ? n : SUM_VALUES - at};
+        at += n;
+    }
+    assert_int_equal(be->ops->sum_sq(be, spans, N, got), 0);
+    ot_near(*got, want, 1e-12, 0.0, "sum_sq of spans", 0);
+}
+
 static void sum_of_squares(void **state)
 {
-    const int64_t n = 100003;
+    const int64_t n = SUM_VALUES;
     float *x = ot_normal(n, 1e-3);
-    double first = 0.0, got = -1.0, want = 0.0;
+    const struct kd_span span = {x, n}, nothing = {x, 0};
+    double *got = ot_bytes(sizeof *got), want = 0.0;
 
     (void)state;
     for (int64_t i = 0; i < n; i++)
         want += (double)x[i] * (double)x[i];
     OT_EACH_BACKEND(be)
     {
-        assert_int_equal(be->ops->sum_sq(be, x, n, &got), 0);
-        if (be == ot.be[0])
-            first = got;
-        assert_memory_equal(&first, &got, sizeof got);
+        assert_int_equal(be->ops->sum_sq(be, &span, 1, got), 0);
+        ot_same(got);
+        check_sum_of_spans(be, x, want);
     }
-    ot_near(got, want, 1e-12, 0.0, "sum_sq", 0);
-    assert_int_equal(ot.be[0]->ops->sum_sq(ot.be[0], x, 0, &got), 0);
-    assert_true(got == 0.0);
+    ot_near(*got, want, 1e-12, 0.0, "sum_sq", 0);
+    assert_int_equal(ot.be[0]->ops->sum_sq(ot.be[0], &nothing, 1, got), 0);
+    assert_true(*got == 0.0);
+    *got = -1.0;
+    assert_int_equal(ot.be[0]->ops->sum_sq(ot.be[0], NULL, 0, got), 0);
+    assert_true(*got == 0.0);
     x[70000] = NAN;
-    assert_int_equal(ot.be[1]->ops->sum_sq(ot.be[1], x, n, &got), 0);
-    assert_true(isnan(got));
+    assert_int_equal(ot.be[1]->ops->sum_sq(ot.be[1], &span, 1, got), 0);
+    assert_true(isnan(*got));
     x[70000] = -INFINITY;
-    assert_int_equal(ot.be[1]->ops->sum_sq(ot.be[1], x, n, &got), 0);
-    assert_true(isinf(got));
+    assert_int_equal(ot.be[1]->ops->sum_sq(ot.be[1], &span, 1, got), 0);
+    assert_true(isinf(*got));
 }
 
 int main(void)

@@ -351,9 +351,14 @@ static int guard_adafactor(struct kd_backend *be, const struct kd_adafactor *a)
     RUN(adafactor, (inner, a), a->param, a->copy, a->grad, a->row, a->col);
 }
 
-static int guard_sum_sq(struct kd_backend *be, const float *x, int64_t n, double *out)
+static int guard_sum_sq(struct kd_backend *be, const struct kd_span *spans,
+                        int64_t n_spans, double *out)
 {
-    RUN(sum_sq, (inner, x, n, out), x);
+    for (int64_t i = 0; i < n_spans; i++)
+        if (spans[i].n && !is_ours(guard_of(be), spans[i].x))
+            return KD_FAIL(KD_EINTERNAL, "sum_sq: span %lld is host memory",
+                           (long long)i);
+    RUN(sum_sq, (inner, spans, n_spans, out), out);
 }
 
 static const struct kd_backend_ops ops = {

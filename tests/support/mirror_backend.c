@@ -592,12 +592,20 @@ static int mirror_adafactor(struct kd_backend *be, const struct kd_adafactor *a)
     return FORWARD(c, adafactor, &x);
 }
 
-static int mirror_sum_sq(struct kd_backend *be, const float *x, int64_t n, double *out)
+static int mirror_sum_sq(struct kd_backend *be, const struct kd_span *spans,
+                         int64_t n_spans, double *out)
 {
     struct call c = begin(be);
+    struct kd_span *there = NULL;
+    int rc;
 
-    x = plain(&c, x);
-    return FORWARD(c, sum_sq, x, n, out);
+    KD_TRY(kd_calloc(n_spans, sizeof *there, &there));
+    for (int64_t i = 0; i < n_spans; i++)
+        there[i] = (struct kd_span){plain(&c, spans[i].x), spans[i].n};
+    out = plain(&c, out);
+    rc = FORWARD(c, sum_sq, there, n_spans, out);
+    free(there);
+    return rc;
 }
 
 static void mirror_destroy(struct kd_backend *be)

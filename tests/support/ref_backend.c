@@ -426,12 +426,14 @@ static int ref_scatter_add_rows(struct kd_backend *be, struct kd_tensor tdx,
     return KD_OK;
 }
 
-static int ref_sum_sq(struct kd_backend *be, const float *x, int64_t n, double *out)
+static int ref_sum_sq(struct kd_backend *be, const struct kd_span *spans,
+                      int64_t n_spans, double *out)
 {
     (void)be;
     *out = 0.0;
-    for (int64_t i = 0; i < n; i++)
-        *out += (double)x[i] * x[i];
+    for (const struct kd_span *s = spans; s < spans + n_spans; s++)
+        for (int64_t i = 0; i < s->n; i++)
+            *out += (double)s->x[i] * s->x[i];
     return KD_OK;
 }
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The ranks of a run and what they may say to each other.
  *
- * Control plane: small host values over MPI.  Data plane: sums of tensors.  A failure
- * on one rank becomes a failure on all through kd_agree; the macros below say which
- * status is already agreed (KD_TRY, KD_GO) and which is a local fact that must be voted
- * on first (KD_ALL, KD_ALL_GO).  Every collective counts as a heartbeat of this rank
- * for the watchdog (comm/watchdog.h). */
+ * Control plane: small host values over MPI.  Data plane: sums, parts and copies of
+ * tensors.  A failure on one rank becomes a failure on all through kd_agree; the macros
+ * below say which status is already agreed (KD_TRY, KD_GO) and which is a local fact
+ * that must be voted on first (KD_ALL, KD_ALL_GO).  Every collective counts as a
+ * heartbeat of this rank for the watchdog (comm/watchdog.h). */
 #ifndef KDHPC_COMM_COMM_H
 #define KDHPC_COMM_COMM_H
 
@@ -75,24 +75,96 @@ int kd_barrier(struct kd_comm *comm) KD_MUST_CHECK;
 
 /* ---- data plane ---- */
 
-/** Sum the float32 tensor T (on BE) over the ranks, in place; all ranks get the same
- * bits.  Collective.  Blocks until done.  Ranks of one node add in rank order through
- * memory that they share (KD_NODE_STAGE=0 in the environment: through MPI). */
+/* Tensors travel on one of three planes: "self" (one rank: nothing moves), "mpi" (host
+ * memory, or device memory staged through host memory), "nccl" (from GPU to GPU on a
+ * stream of its own).  Tensors of the backend that kd_comm_use_backend was told of take
+ * the plane chosen there, others mpi; calls and results are the same on all.
+ *
+ * On nccl nothing waits on the host: a start orders the transfer behind what is on BE's
+ * stream, a finish orders BE's stream behind the transfer.  So there neither can tell
+ * what fails on this rank alone, and neither returns early, for the others are on their
+ * way into the transfer.  Whoever uses start and finish therefore
+ *   1. votes on kd_transfer_status, with whatever else it votes on, once after all its
+ *      finishes, and goes on only if no rank failed, and then
+ *   2. calls kd_comm_wait before anything else that waits for BE's stream (sync,
+ *      download, sum_sq): failures of a GPU or of NCCL under way come up in it.
+ * The other planes need neither, so the same program serves all. */
+
+/** Choose the plane for tensors of BE, which is borrowed until kd_comm_drop_backend;
+ * say on rank 0 which.  nccl if this build and this machine have it and every rank of
+ * every node has a GPU of its own.  KD_PLANE in the environment (rank 0's counts)
+ * overrides: mpi, or nccl, also for one rank and an error where it cannot be.
+ * Collective.  KD_EUSAGE, KD_EINPUT. */
+int kd_comm_use_backend(struct kd_comm *comm, struct kd_backend *be) KD_MUST_CHECK;
+
+/** Forget the backend and free what belongs to its plane.  Call it before
+ * kd_backend_free, after success and failure alike, and on every rank; transfers that
+ * no kd_comm_wait has seen done are aborted if they hang.  Local. */
+void kd_comm_drop_backend(struct kd_comm *comm);
+
+/** "self", "mpi" or "nccl": the plane of the backend in use.  On self nothing need be
+ * started.  Local. */
+const char *kd_comm_plane(const struct kd_comm *comm);
+
+/** One line about NCCL, e.g. "NCCL 2.28.9", "not built", "libnccl.so.2 cannot be
+ * loaded".  Local; works before kd_comm_start. */
+const char *kd_comm_nccl_library(void);
+
+/** The values [first, first + count) of a tensor that one rank owns. */
+struct kd_part {
+    int64_t first, count;
+};
+
+/** The part of N values that RANK of SIZE owns in a sharded tensor.  Parts are
+ * disjoint, in rank order, cover all, and start at multiples of 64 values; all have the
+ * same count but the last, which has up to 64 * SIZE - 1 more.  Local. */
+struct kd_part kd_comm_part(int64_t n, int size, int rank);
+
+/** A transfer under way; at most one for a tensor at a time.  All ranks start and
+ * finish the same transfers in the same order. */
+struct kd_transfer;
+
+/** Start summing the float32 tensor T (on BE) over the ranks, in place: after the
+ * finish all ranks hold the same bits.  BE and the memory of T stay borrowed until the
+ * finish.  Ranks of one node add in rank order through memory that they share
+ * (KD_NODE_STAGE=0 in the environment: through MPI).  Collective. */
+int kd_allreduce_start(struct kd_comm *comm, struct kd_backend *be, struct kd_tensor t,
+                       struct kd_transfer **out) KD_MUST_CHECK;
+
+/** As kd_allreduce_start, but after the finish only this rank's part of T (kd_comm_part
+ * of its count) holds the sum, on plane mpi with the bits of an all-reduce; the rest of
+ * T is undefined.  Collective. */
+int kd_reduce_scatter_start(struct kd_comm *comm, struct kd_backend *be,
+                            struct kd_tensor t, struct kd_transfer **out) KD_MUST_CHECK;
+
+/** Start copying each rank's part of T (of any type) to all, in place.  Collective. */
+int kd_allgather_start(struct kd_comm *comm, struct kd_backend *be, struct kd_tensor t,
+                       struct kd_transfer **out) KD_MUST_CHECK;
+
+/** Finish a started transfer and free it.  What BE does from now on sees its result.
+ * Collective. */
+int kd_transfer_finish(struct kd_comm *comm, struct kd_transfer *x) KD_MUST_CHECK;
+
+/** The first failure on this rank, since its backend came into use, of a start or
+ * finish that could not return it; KD_OK if none.  Vote on it.  Local. */
+int kd_transfer_status(const struct kd_comm *comm) KD_MUST_CHECK;
+
+/** Wait until everything on BE's stream is done, transfers that were finished included.
+ * On nccl by polling: if NCCL or a GPU fails under way, or nothing has moved within the
+ * watchdog's bound for collectives, it aborts NCCL and ends the job.  Every rank calls
+ * it at the same place, after a vote.  What it returns is a fact of this rank.  Local.
+ */
+int kd_comm_wait(struct kd_comm *comm, struct kd_backend *be) KD_MUST_CHECK;
+
+/** Start, finish, vote and wait in one.  Collective. */
 int kd_allreduce_tensor(struct kd_comm *comm, struct kd_backend *be,
                         struct kd_tensor t) KD_MUST_CHECK;
+int kd_reduce_scatter_tensor(struct kd_comm *comm, struct kd_backend *be,
+                             struct kd_tensor t) KD_MUST_CHECK;
+int kd_allgather_tensor(struct kd_comm *comm, struct kd_backend *be,
+                        struct kd_tensor t) KD_MUST_CHECK;
 
-/** A sum under way; at most one start/finish pair per tensor at a time. */
-struct kd_reduction;
-
-/** Start summing T; BE and the memory of T stay borrowed until the finish.  Collective.
- */
-int kd_allreduce_start(struct kd_comm *comm, struct kd_backend *be, struct kd_tensor t,
-                       struct kd_reduction **out) KD_MUST_CHECK;
-
-/** Wait for a started sum and free it.  Collective. */
-int kd_allreduce_finish(struct kd_comm *comm, struct kd_reduction *r) KD_MUST_CHECK;
-
-/** Copy T from rank 0 to all, in place.  Collective. */
+/** Copy T (of any type) from rank 0 to all, in place.  Collective. */
 int kd_bcast_tensor(struct kd_comm *comm, struct kd_backend *be,
                     struct kd_tensor t) KD_MUST_CHECK;
 

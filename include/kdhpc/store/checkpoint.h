@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Training checkpoints: flat float32 arrays by name plus a small JSON state, in one
- * parallel HDF5 file.  Every rank holds the same arrays; the ranks write equal shares
- * of each, so any number writes and any number reads. */
+ * parallel HDF5 file.  The ranks write equal shares of each array, so any number writes
+ * and any number reads; an array that no rank holds as a whole is asked for by shares
+ * and given back in pieces. */
 #ifndef KDHPC_STORE_CHECKPOINT_H
 #define KDHPC_STORE_CHECKPOINT_H
 
@@ -9,9 +10,16 @@
 
 struct kd_checkpoint_array {
     const char *name; /* e.g. "params", "adam_m" */
-    float *values;    /* the same on every rank, in memory of BE */
+    float *values;    /* the same on every rank, in memory of BE; or NULL, and then: */
     int64_t n;
     struct kd_backend *be; /* borrowed; NULL: host memory */
+
+    /* Copy values [FIRST, FIRST + N), another range on each rank, to OUT.  Collective.
+     */
+    int (*get)(void *arg, int64_t first, int64_t n, float *out);
+    /* Take from values [FIRST, FIRST + N) what this rank wants.  Local. */
+    int (*put)(void *arg, int64_t first, int64_t n, const float *in);
+    void *arg;
 };
 
 /** Write DIR/checkpoint-%08d.h5 for STEP, with STATE (a JSON text) and a digest per

@@ -129,10 +129,15 @@ static inline int64_t kd_vocab_loss_ld(const struct kd_vocab_loss *l)
  * outside the corrected root); true: transformers 4.1 (eps before bias correction,
  * decay after the step). */
 struct kd_adamw {
-    float *param, *m, *v;
-    uint16_t *copy; /* [n] bfloat16 copy of param to write along, or NULL */
+    float *param;
+    void *m, *v;           /* [n] of the type of the moments */
+    enum kd_dtype moments; /* KD_F32; KD_BF16: rounded as in tensor/rounding.h, after
+                              the float32 results have changed param */
+    uint16_t *copy;        /* [n] bfloat16 copy of param to write along, or NULL */
     const float *grad;
     int64_t n, step; /* step from 1 */
+    int64_t first;   /* slab index of value 0; slabs are 32-byte aligned */
+    uint64_t seed;   /* of the rounding */
     double lr, beta1, beta2, eps, weight_decay,
         grad_scale; /* grad_scale: clipping factor */
     bool hf_order;
@@ -149,6 +154,12 @@ struct kd_adafactor {
     int64_t rows, cols, step;
     bool factored;
     double lr, eps, clip_threshold, decay_rate, weight_decay, grad_scale;
+};
+
+/** A range of float32 values in backend memory. */
+struct kd_span {
+    const float *x;
+    int64_t n;
 };
 
 struct kd_backend_ops {
@@ -242,11 +253,12 @@ struct kd_backend_ops {
                     const float *row_mask, bool normalize, float w, double *rows_out,
                     struct kd_tensor ds, bool acc);
 
-    /* optimiser; sum_sq: *out (host) = sum of squares in float64 (non-finite if any
-     * value is); waits */
+    /* optimiser; sum_sq: out[1] (backend memory) = sum of the squares of all values of
+     * the spans, in float64 (non-finite if any value is) */
     int (*adamw)(struct kd_backend *be, const struct kd_adamw *a);
     int (*adafactor)(struct kd_backend *be, const struct kd_adafactor *a);
-    int (*sum_sq)(struct kd_backend *be, const float *x, int64_t n, double *out);
+    int (*sum_sq)(struct kd_backend *be, const struct kd_span *spans, int64_t n_spans,
+                  double *out);
 };
 
 /** Names of the function slots, in order, and their number.  Local. */

@@ -3,7 +3,7 @@
  * optimiser.  What a micro-batch computes is the caller's (distill/objective.h).
  *
  * An update never returns early on one rank: a local failure and a stop signal ride on
- * the one reduction of scalars, so all ranks leave by the same door. */
+ * reductions of scalars, so all ranks leave by the same door. */
 #ifndef KDHPC_TRAIN_TRAINER_H
 #define KDHPC_TRAIN_TRAINER_H
 
@@ -18,6 +18,8 @@ struct kd_trainer_options {
         max_grad_norm; /* norm 0: no clipping */
     enum kd_schedule schedule;
     int64_t max_skipped_steps; /* updates in a row with non-finite loss or gradient */
+    bool zero;            /* AdamW and its moments sharded over the ranks (ZeRO-1) */
+    int64_t bucket_bytes; /* of a gradient bucket; 0: the default */
     struct kd_optim_options optim;
 };
 

@@ -2,9 +2,13 @@
 /* Optimiser steps: AdamW in one pass over a flat range, Adafactor in three over a
  * matrix (row and column means; size of the update; update).
  *
+ * Moments in bfloat16 pass through float32 buffers that stay in cache, and are rounded
+ * as tensor/rounding.h says.
+ *
  * Scalars such as bias corrections are made in float64.  Adafactor's sums over rows and
  * over the whole matrix go through fixed row blocks that are added in order. */
 #include "cpu_impl.h"
+#include "kdhpc/tensor/rounding.h"
 
 #include <math.h>
 #include <string.h>
@@ -24,15 +28,12 @@ struct adamw {
     float decay_before, decay_after, eps, grad_scale;
 };
 
-static void adamw_task(void *arg, int64_t task, int thread)
+/* N values; all pointers are to the first of them. */
+static void adamw_values(const struct adamw *p, float *restrict param,
+                         const float *restrict grad, float *restrict m,
+                         float *restrict v, int64_t n)
 {
-    const struct adamw *p = arg;
-    int64_t first = task * CPU_FLAT, end = cpu_min(p->a->n, first + CPU_FLAT);
-    float *restrict param = p->a->param, *restrict m = p->a->m, *restrict v = p->a->v;
-    const float *restrict grad = p->a->grad;
-
-    (void)thread;
-    for (int64_t i = first; i < end; i++) {
+    for (int64_t i = 0; i < n; i++) {
         float g = grad[i] * p->grad_scale;
         float mi = p->beta1 * m[i] + p->fresh1 * g;
         float vi = p->beta2 * v[i] + p->fresh2 * (g * g);
@@ -43,7 +44,65 @@ static void adamw_task(void *arg, int64_t task, int thread)
         x -= p->rate * mi / (sqrtf(vi) * p->root_scale + p->eps);
         param[i] = x * p->decay_after;
     }
-    write_copy(p->a->copy ? p->a->copy + first : NULL, param + first, end - first);
+}
+
+enum { ROUNDED_BLOCK = 1024 }; /* values between memory and float32 buffers */
+
+static void load_bf16(const uint16_t *from, int64_t n, float *to)
+{
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits = (uint32_t)from[i] << 16;
+
+        memcpy(to + i, &bits, sizeof bits);
+    }
+}
+
+/* TO[n] = FROM rounded by the 16 bits of RANDOM from SHIFT on. */
+static void store_rounded(const float *from, int64_t n, const uint32_t *random,
+                          int shift, uint16_t *to)
+{
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+
+        memcpy(&bits, from + i, sizeof bits);
+        to[i] = (uint16_t)(kd_round_stochastic(bits, random[i] >> shift) >> 16);
+    }
+}
+
+/* Values AT .. AT + N of the range, N <= ROUNDED_BLOCK, with moments in bfloat16. */
+static void adamw_rounded(const struct adamw *p, int64_t at, int64_t n)
+{
+    const struct kd_adamw *a = p->a;
+    uint16_t *m16 = (uint16_t *)a->m + at, *v16 = (uint16_t *)a->v + at;
+    float m[ROUNDED_BLOCK], v[ROUNDED_BLOCK];
+    uint32_t random[ROUNDED_BLOCK + 8];
+    uint64_t index = (uint64_t)(a->first + at);
+    int64_t before = (int64_t)(index % 4), fours = cpu_ceil_div(before + n, 4);
+
+    load_bf16(m16, n, m);
+    load_bf16(v16, n, v);
+    adamw_values(p, a->param + at, a->grad + at, m, v, n);
+#pragma omp simd
+    for (int64_t i = 0; i < fours; i++)
+        kd_rounding_random(a->seed, (uint32_t)a->step, index / 4 + (uint64_t)i,
+                           random + 4 * i);
+    store_rounded(m, n, random + before, 0, m16);
+    store_rounded(v, n, random + before, 16, v16);
+}
+
+static void adamw_task(void *arg, int64_t task, int thread)
+{
+    const struct adamw *p = arg;
+    const struct kd_adamw *a = p->a;
+    int64_t first = task * CPU_FLAT, n = cpu_min(a->n - first, CPU_FLAT);
+
+    (void)thread;
+    if (a->moments == KD_F32)
+        adamw_values(p, a->param + first, a->grad + first, (float *)a->m + first,
+                     (float *)a->v + first, n);
+    for (int64_t i = 0; a->moments == KD_BF16 && i < n; i += ROUNDED_BLOCK)
+        adamw_rounded(p, first + i, cpu_min(ROUNDED_BLOCK, n - i));
+    write_copy(a->copy ? a->copy + first : NULL, a->param + first, n);
 }
 
 int cpu_adamw(struct kd_backend *be, const struct kd_adamw *a)

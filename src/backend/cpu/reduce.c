@@ -176,16 +176,19 @@ static void sum_sq_task(void *arg, int64_t task, int thread)
     s->partial[task] = sum;
 }
 
-int cpu_sum_sq(struct kd_backend *be, const float *x, int64_t n, double *out)
+int cpu_sum_sq(struct kd_backend *be, const struct kd_span *spans, int64_t n_spans,
+               double *out)
 {
-    int64_t n_blocks = cpu_ceil_div(n, CPU_FLAT);
-    struct sum_sq s = {.x = x, .n = n};
-
-    KD_TRY(cpu_scratch(be, 0, (size_t)n_blocks * sizeof(double)));
-    s.partial = cpu_shared_scratch(be);
-    cpu_for(be, n_blocks, sum_sq_task, &s);
     *out = 0.0;
-    for (int64_t b = 0; b < n_blocks; b++)
-        *out += s.partial[b];
+    for (int64_t i = 0; i < n_spans; i++) {
+        int64_t n_blocks = cpu_ceil_div(spans[i].n, CPU_FLAT);
+        struct sum_sq s = {.x = spans[i].x, .n = spans[i].n};
+
+        KD_TRY(cpu_scratch(be, 0, (size_t)n_blocks * sizeof(double)));
+        s.partial = cpu_shared_scratch(be);
+        cpu_for(be, n_blocks, sum_sq_task, &s);
+        for (int64_t b = 0; b < n_blocks; b++)
+            *out += s.partial[b];
+    }
     return KD_OK;
 }

@@ -4,7 +4,7 @@
  *
  * The table is in cuda.c; each slot is an `extern "C"` launcher beside its kernels in a
  * .cu file, so that the C compiler checks the table's types.  A launcher puts work on
- * the one stream and returns; only download, sync and sum_sq wait.  Launchers get valid
+ * the one stream and returns; only download and sync wait.  Launchers get valid
  * shapes, empty ones included, and return early for those: a grid of 0 is an error. */
 #ifndef KDHPC_CUDA_IMPL_H
 #define KDHPC_CUDA_IMPL_H
@@ -148,7 +148,8 @@ int cuda_col_sum(struct kd_backend *be, struct kd_mat x, float *out, bool acc);
 int cuda_log_softmax(struct kd_backend *be, float *x, int64_t rows, int64_t cols);
 int cuda_topk(struct kd_backend *be, const float *x, int64_t rows, int64_t cols,
               int64_t k, float *values, int32_t *columns);
-int cuda_sum_sq(struct kd_backend *be, const float *x, int64_t n, double *out);
+int cuda_sum_sq(struct kd_backend *be, const struct kd_span *spans, int64_t n_spans,
+                double *out);
 
 /* loss.cu */
 int cuda_vocab_loss(struct kd_backend *be, const struct kd_vocab_loss *l);

@@ -7,10 +7,12 @@
  * device: they stay partial sums, which every block of the next pass adds up in the
  * same order.
  *
- * Bounds, in bytes moved for n values: AdamW 28 n; Adafactor 20 n on a matrix (grad
- * three times, param read and written), 28 n on a vector; 2 n more for the bfloat16
- * copy. */
+ * Bounds, in bytes moved for n values: AdamW 28 n, 20 n with moments in bfloat16;
+ * Adafactor 20 n on a matrix (grad three times, param read and written), 28 n on a
+ * vector; 2 n more for the bfloat16 copy. */
 #include "rows.h"
+
+#include "kdhpc/tensor/rounding.h"
 
 namespace
 {
@@ -18,27 +20,55 @@ namespace
 enum { FLAT_THREADS = 256, TILE_THREADS = TILE_WARPS * WARP };
 
 struct adamw_args {
-    float *param, *m, *v;
-    bf16 *copy; /* or NULL */
+    float *param;
+    void *m, *v; /* of the type of the moments */
+    bf16 *copy;  /* or NULL */
     const float *grad;
-    int64_t n;
+    int64_t n, first;
+    uint64_t seed;
+    uint32_t step;
     float beta1, beta2, fresh1, fresh2; /* fresh = 1 - beta, not from float betas */
     float rate, root_scale; /* of the update m / (sqrt(v) root_scale + eps) */
     float decay_before, decay_after, eps, grad_scale;
 };
 
+/* The moments of slab values INDEX .. INDEX + 7, a multiple of 8, as they are to be
+ * stored. */
+__device__ __forceinline__ void round_moments(const adamw_args &a, int64_t index,
+                                              float (&m)[CHUNK], float (&v)[CHUNK])
+{
+#pragma unroll
+    for (int four = 0; four < CHUNK; four += 4) {
+        uint32_t random[4];
+
+        kd_rounding_random(a.seed, a.step, (uint64_t)(index + four) / 4, random);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int e = four + i;
+
+            m[e] =
+                __uint_as_float(kd_round_stochastic(__float_as_uint(m[e]), random[i]));
+            v[e] = __uint_as_float(
+                kd_round_stochastic(__float_as_uint(v[e]), random[i] >> 16));
+        }
+    }
+}
+
+/* Chunks lie where the slab's do.  M is the type of the moments. */
+template <typename M>
 __global__ void __launch_bounds__(FLAT_THREADS) adamw_kernel(const adamw_args a)
 {
-    const int lead = chunk_lead(a.param);
+    const int lead = (int)(a.first % CHUNK);
     const int64_t c = ((int64_t)blockIdx.x * FLAT_THREADS + threadIdx.x) * CHUNK - lead;
     const int first = c < 0 ? lead : 0, end = (int)min((int64_t)CHUNK, a.n - c);
+    M *const am = (M *)a.m + c, *const av = (M *)a.v + c;
     float g[CHUNK], m[CHUNK], v[CHUNK], x[CHUNK];
 
     if (end <= 0)
         return;
     load_eight(a.grad + c, first, end, g);
-    load_eight(a.m + c, first, end, m);
-    load_eight(a.v + c, first, end, v);
+    load_eight(am, first, end, m);
+    load_eight(av, first, end, v);
     load_eight(a.param + c, first, end, x);
 #pragma unroll
     for (int e = 0; e < CHUNK; e++) {
@@ -50,11 +80,13 @@ __global__ void __launch_bounds__(FLAT_THREADS) adamw_kernel(const adamw_args a)
                a.rate * m[e] / (sqrtf(v[e]) * a.root_scale + a.eps);
         x[e] *= a.decay_after;
     }
-    store_eight(a.m + c, first, end, m);
-    store_eight(a.v + c, first, end, v);
     store_eight(a.param + c, first, end, x);
     if (a.copy)
         store_eight(a.copy + c, first, end, x);
+    if (sizeof(M) == sizeof(bf16))
+        round_moments(a, a.first + c, m, v);
+    store_eight(am, first, end, m);
+    store_eight(av, first, end, v);
 }
 
 struct adafactor_args {
@@ -330,6 +362,9 @@ extern "C" int cuda_adamw(struct kd_backend *be, const struct kd_adamw *a)
                     (bf16 *)a->copy,
                     a->grad,
                     a->n,
+                    a->first,
+                    a->seed,
+                    (uint32_t)a->step,
                     (float)a->beta1,
                     (float)a->beta2,
                     (float)(1.0 - a->beta1),
@@ -349,9 +384,11 @@ extern "C" int cuda_adamw(struct kd_backend *be, const struct kd_adamw *a)
         (float)(a->hf_order ? a->lr * sqrt(correct2) / correct1 : a->lr / correct1);
     if (!a->hf_order)
         p.root_scale = (float)(1.0 / sqrt(correct2));
-    KD_LAUNCH(adamw_kernel,
-              (unsigned)ceil_div(a->n + CHUNK - 1, (int64_t)FLAT_THREADS * CHUNK),
-              FLAT_THREADS, 0, cuda_stream(be), p);
+    CUDA_BY_TYPE(a->moments, M,
+                 KD_LAUNCH((adamw_kernel<M>),
+                           (unsigned)ceil_div(a->n + a->first % CHUNK,
+                                              (int64_t)FLAT_THREADS * CHUNK),
+                           FLAT_THREADS, 0, cuda_stream(be), p));
     return cuda_check_launch("adamw");
 }
 

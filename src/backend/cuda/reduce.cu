@@ -16,7 +16,8 @@ enum {
     SUM_THREADS = TILE_WARPS * WARP,
     AHEAD = 4, /* rows that a warp has under way */
     SOFTMAX_THREADS = 512,
-    SQUARE_THREADS = 256
+    SQUARE_THREADS = 256,
+    SQUARE_SPANS = 64 /* of one launch: they travel as its argument */
 };
 
 template <typename T> struct col_args {
@@ -211,10 +212,16 @@ __global__ void __launch_bounds__(SOFTMAX_THREADS) softmax_apply(const softmax_a
               log_sum);
 }
 
-__global__ void __launch_bounds__(SQUARE_THREADS)
-    square_sums(const float *x, int64_t n, double *part)
+struct square_args {
+    struct kd_span spans[SQUARE_SPANS]; /* one a row of the grid */
+    double *part;                       /* [blocks of the grid] */
+};
+
+__global__ void __launch_bounds__(SQUARE_THREADS) square_sums(const square_args a)
 {
     __shared__ double shared[WARP];
+    const float *x = a.spans[blockIdx.y].x;
+    const int64_t n = a.spans[blockIdx.y].n;
     const int lead = chunk_lead(x);
     double sum = 0.0;
 
@@ -231,7 +238,7 @@ __global__ void __launch_bounds__(SQUARE_THREADS)
     }
     sum = block_sum(sum, shared);
     if (threadIdx.x == 0)
-        part[blockIdx.x] = sum;
+        a.part[blockIdx.y * gridDim.x + blockIdx.x] = sum;
 }
 
 __global__ void __launch_bounds__(SQUARE_THREADS)
@@ -283,20 +290,42 @@ extern "C" int cuda_log_softmax(struct kd_backend *be, float *x, int64_t rows,
     return cuda_check_launch("log_softmax");
 }
 
-extern "C" int cuda_sum_sq(struct kd_backend *be, const float *x, int64_t n,
-                           double *out)
+/* Blocks for each of N spans of one launch: as many as the longest needs. */
+static int64_t square_blocks(struct kd_backend *be, const struct kd_span *spans, int n)
 {
-    const int64_t blocks = flat_partials(n, SQUARE_THREADS, cuda_of(be)->n_sm);
-    void *part;
+    int64_t longest = 0;
 
-    *out = 0.0;
-    if (n == 0)
-        return KD_OK;
-    KD_TRY(cuda_scratch(be, (size_t)(blocks + 1) * sizeof(double), &part));
-    KD_LAUNCH(square_sums, (unsigned)blocks, SQUARE_THREADS, 0, cuda_stream(be), x, n,
-              (double *)part);
-    KD_LAUNCH(square_total, 1, SQUARE_THREADS, 0, cuda_stream(be), (double *)part,
-              (int)blocks, (double *)part + blocks);
-    KD_TRY(cuda_check_launch("sum_sq"));
-    return be->ops->download(be, out, (double *)part + blocks, sizeof *out);
+    for (int i = 0; i < n; i++)
+        longest = rows_max(longest, spans[i].n);
+    return flat_partials(longest, SQUARE_THREADS, cuda_of(be)->n_sm);
+}
+
+extern "C" int cuda_sum_sq(struct kd_backend *be, const struct kd_span *spans,
+                           int64_t n_spans, double *out)
+{
+    int64_t n_parts = 0, most = 0;
+    square_args a = {};
+    double *part;
+    void *scratch;
+
+    for (int64_t i = 0; i < n_spans; i += SQUARE_SPANS) {
+        const int n = (int)rows_min(SQUARE_SPANS, n_spans - i);
+
+        most += n * square_blocks(be, spans + i, n);
+    }
+    KD_TRY(cuda_scratch(be, (size_t)rows_max(1, most) * sizeof(double), &scratch));
+    part = (double *)scratch;
+    for (int64_t i = 0; i < n_spans; i += SQUARE_SPANS) {
+        const int n = (int)rows_min(SQUARE_SPANS, n_spans - i);
+        const int64_t blocks = square_blocks(be, spans + i, n);
+
+        memcpy(a.spans, spans + i, (size_t)n * sizeof *spans);
+        a.part = part + n_parts;
+        KD_LAUNCH(square_sums, dim3((unsigned)blocks, (unsigned)n), SQUARE_THREADS, 0,
+                  cuda_stream(be), a);
+        n_parts += n * blocks;
+    }
+    KD_LAUNCH(square_total, 1, SQUARE_THREADS, 0, cuda_stream(be), part, (int)n_parts,
+              out);
+    return cuda_check_launch("sum_sq");
 }

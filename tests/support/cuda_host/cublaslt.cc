@@ -139,7 +139,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
                               const void *c, cublasLtMatrixLayout_t c_layout, void *d,
                               cublasLtMatrixLayout_t d_layout,
                               const cublasLtMatmulAlgo_t *algo, void *, size_t,
-                              cudaStream_t)
+                              cudaStream_t stream)
 {
     const kd_host_desc &s = *desc;
     const kd_host_layout &la = *a_layout, &lb = *b_layout, &lc = *c_layout,
@@ -149,6 +149,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
                 keep = *static_cast<const float *>(beta);
     const void *pointers[] = {a, b, c, d};
 
+    kd_host_stream_settle(stream);
     if (!fits(s, la, lb, lc, ld))
         return CUBLAS_STATUS_INVALID_VALUE;
     if (ld.cols % 2 && algo->data[4] != (uint64_t)ld.cols)

@@ -70,8 +70,7 @@ struct fiber {
 };
 
 struct launch {
-    void (*body)(void *);
-    void *arg;
+    const std::function<void()> *body;
     unsigned n_threads, running, n_ended, n_waiting; /* at the block barrier */
     int votes;                                       /* predicates of the barrier */
     int result; /* of the last barrier that opened: nobody can be two barriers on */
@@ -166,7 +165,7 @@ void fiber_main()
     scheduler.stack = static_cast<char *>(const_cast<void *>(bottom));
     scheduler.bytes = bytes;
 #endif
-    now.body(now.arg);
+    (*now.body)();
     fibers[now.running].st = ENDED;
     now.n_ended++;
     open_barrier();
@@ -219,6 +218,8 @@ void start(fiber &f)
 
 /* The I-th of N in the order of a device: a step that shares no factor with N visits
  * each once. */
+constexpr int ORDERS = 3;
+
 struct order {
     uint64_t n, step, first;
 
@@ -389,25 +390,14 @@ void __syncwarp(unsigned mask)
     (void)__ballot_sync(mask, 0);
 }
 
-void kd_host_run(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes,
-                 cudaStream_t stream, void (*body)(void *), void *arg)
+static void run_grid(dim3 grid, dim3 block, size_t shared_bytes, int device,
+                     const std::function<void()> &body)
 {
     uint64_t n_threads = (uint64_t)block.x * block.y * block.z,
              n_blocks = (uint64_t)grid.x * grid.y * grid.z;
-    auto allowed = allowed_shared.find(kernel);
-    size_t most = allowed == allowed_shared.end() ? PLAIN_SHARED : allowed->second;
-    int device = kd_host_stream_device(stream);
-
-    if (n_threads == 0 || n_threads > MAX_THREADS || n_blocks == 0 ||
-        grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535 ||
-        shared_bytes > most) {
-        kd_host_error(cudaErrorInvalidConfiguration);
-        return;
-    }
     const order blocks(n_blocks, device), threads(n_threads, device);
 
-    now.body = body;
-    now.arg = arg;
+    now.body = &body;
     now.n_threads = (unsigned)n_threads;
     blockDim = block;
     gridDim = grid;
@@ -426,4 +416,23 @@ void kd_host_run(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes,
     }
     ::operator delete (now.shared, std::align_val_t{128});
     now.shared = nullptr;
+}
+
+void kd_host_run(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes,
+                 cudaStream_t stream, std::function<void()> body)
+{
+    uint64_t n_threads = (uint64_t)block.x * block.y * block.z,
+             n_blocks = (uint64_t)grid.x * grid.y * grid.z;
+    auto allowed = allowed_shared.find(kernel);
+    size_t most = allowed == allowed_shared.end() ? PLAIN_SHARED : allowed->second;
+    int device = kd_host_stream_device(stream) % ORDERS;
+
+    if (n_threads == 0 || n_threads > MAX_THREADS || n_blocks == 0 ||
+        grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535 ||
+        shared_bytes > most) {
+        kd_host_error(cudaErrorInvalidConfiguration);
+        return;
+    }
+    kd_host_stream_do(stream,
+                      [=] { run_grid(grid, block, shared_bytes, device, body); });
 }

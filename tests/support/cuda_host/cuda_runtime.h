@@ -14,6 +14,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <utility>
 
 #define __global__
@@ -63,15 +64,19 @@ extern uint3 threadIdx, blockIdx;
 extern dim3 blockDim, gridDim;
 constexpr int warpSize = 32;
 
-/* Between the emulator's two files: the last error, returned as given; the order of a
- * stream's device; what a block may have of shared memory (sm_90). */
+/* Between the emulator's files: the last error, returned as given; a stream's device;
+ * what a block may have of shared memory (sm_90).  Work of a stream is done at once, or
+ * behind what the stream has to wait for; settling waits for that. */
 constexpr size_t KD_HOST_SHARED_BYTES = 227 << 10;
 cudaError_t kd_host_error(cudaError_t e);
 int kd_host_stream_device(cudaStream_t s);
+void kd_host_stream_do(cudaStream_t s, std::function<void()> work);
+void kd_host_stream_settle(cudaStream_t s);
+void kd_host_device_settle(); /* all streams, as freeing memory does */
 
-/* Launches: BODY(ARG) is the kernel's call, made by every thread. */
+/* Launches: BODY is the kernel's call, made by every thread. */
 void kd_host_run(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes,
-                 cudaStream_t stream, void (*body)(void *), void *arg);
+                 cudaStream_t stream, std::function<void()> body);
 void *kd_host_dynamic_shared();
 void kd_host_aligned(const void *p, size_t bytes); /* else the program ends */
 uint16_t kd_host_bf16(float v);
@@ -80,12 +85,8 @@ template <typename... P, typename... A>
 void kd_host_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
                     cudaStream_t stream, A... args)
 {
-    auto body = [&] { kernel(args...); };
-    using body_type = decltype(body);
-
-    kd_host_run(
-        reinterpret_cast<const void *>(kernel), grid, block, shared_bytes, stream,
-        [](void *b) { (*static_cast<body_type *>(b))(); }, &body);
+    kd_host_run(reinterpret_cast<const void *>(kernel), grid, block, shared_bytes,
+                stream, [=] { kernel(args...); });
 }
 
 /* Barriers and what warps exchange: every lane of MASK gives VALUE and gets the value

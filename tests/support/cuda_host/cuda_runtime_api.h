@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The part of the CUDA runtime that kdhpc calls, on the host: see cuda_host.cc.
  *
- * Three devices, which differ in the order in which blocks and threads run: ascending,
- * descending, scattered.  A kernel that gives different bits on them lacks a barrier.
- * Memory is the host's, poisoned with NaN when allocated; streams are synchronous. */
+ * Three devices (or KD_HOST_DEVICES), which differ in the order in which blocks and
+ * threads run: ascending, descending, scattered.  A kernel that gives different bits on
+ * them lacks a barrier.  Memory is the host's, poisoned with NaN when allocated; what
+ * is put on a stream is done at once, but for what waits for other ranks: stream.cc. */
 #ifndef KD_HOST_CUDA_RUNTIME_API_H
 #define KD_HOST_CUDA_RUNTIME_API_H
 
@@ -66,6 +67,7 @@ cudaError_t cudaGetDeviceCount(int *n);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDevice(int *device);
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device);
+cudaError_t cudaDeviceGetPCIBusId(char *id, int bytes, int device);
 cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr a, int device);
 cudaError_t cudaDriverGetVersion(int *version);
 cudaError_t cudaRuntimeGetVersion(int *version);
@@ -78,6 +80,9 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes,
                             enum cudaMemcpyKind kind, cudaStream_t s);
 cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t s);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags);
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t *s, unsigned flags, int priority);
+cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest);
+cudaError_t cudaStreamQuery(cudaStream_t s);
 cudaError_t cudaStreamDestroy(cudaStream_t s);
 cudaError_t cudaStreamSynchronize(cudaStream_t s);
 cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned flags);
@@ -88,6 +93,10 @@ cudaError_t cudaEventSynchronize(cudaEvent_t e);
 cudaError_t cudaEventQuery(cudaEvent_t e);
 cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute a,
                                  int value);
+
+/* For stand-ins of other libraries: put on S what is done once ADVANCE(ARG), called
+ * from time to time, has returned nonzero. */
+void kd_host_stream_push(cudaStream_t s, int (*advance)(void *arg), void *arg);
 
 #ifdef __cplusplus
 }

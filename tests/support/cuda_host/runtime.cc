@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The runtime's functions around the emulator's launches: devices, memory, streams.
+/* The runtime's functions around the emulator's launches: devices and memory.
  *
  * Memory is counted against a small device, so that running out can be tested, and
  * filled with NaN when allocated.  A copy or fill must stay inside one allocation and
  * name the direction that its pointers have, else the program ends with a line: a host
- * pointer where a device's belongs does not show by itself here.  Everything is done
- * before a call returns. */
+ * pointer where a device's belongs does not show by itself here.  A copy or fill is
+ * done before its call returns. */
 #include "cuda_runtime.h"
 
 #include <cstdio>
@@ -17,12 +17,21 @@ namespace
 {
 
 constexpr size_t DEVICE_BYTES = (size_t)2 << 30, ALIGNMENT = 256;
-constexpr int DEVICES = 3, SM_MAJOR = 9, SM_MINOR = 0, PROCESSORS = 4;
+constexpr int DEVICES = 3, MOST_DEVICES = 8, SM_MAJOR = 9, SM_MINOR = 0, PROCESSORS = 4;
 
 cudaError_t last_error;
 int current_device;
 size_t allocated;
 std::map<const char *, size_t> allocations;
+
+/* KD_HOST_DEVICES in the environment says how many there are. */
+int devices()
+{
+    const char *text = getenv("KD_HOST_DEVICES");
+    int n = text ? (int)strtol(text, nullptr, 10) : DEVICES;
+
+    return n < 0 ? 0 : n > MOST_DEVICES ? MOST_DEVICES : n;
+}
 
 /* Bytes from P to the end of its allocation; 0 if P is not the device's. */
 size_t device_bytes(const void *p)
@@ -50,23 +59,10 @@ void demand(const void *p, size_t bytes, bool on_device, const char *what)
 
 } // namespace
 
-struct kd_host_stream {
-    int device;
-};
-
-struct kd_host_event {
-    bool recorded;
-};
-
 cudaError_t kd_host_error(cudaError_t e)
 {
     last_error = e;
     return e;
-}
-
-int kd_host_stream_device(cudaStream_t s)
-{
-    return s ? s->device : current_device;
 }
 
 cudaError_t cudaGetLastError(void)
@@ -102,13 +98,13 @@ const char *cudaGetErrorString(cudaError_t e)
 
 cudaError_t cudaGetDeviceCount(int *n)
 {
-    *n = DEVICES;
+    *n = devices();
     return cudaSuccess;
 }
 
 cudaError_t cudaSetDevice(int device)
 {
-    if (device < 0 || device >= DEVICES)
+    if (device < 0 || device >= devices())
         return kd_host_error(cudaErrorInvalidDevice);
     current_device = device;
     return cudaSuccess;
@@ -117,6 +113,13 @@ cudaError_t cudaSetDevice(int device)
 cudaError_t cudaGetDevice(int *device)
 {
     *device = current_device;
+    return cudaSuccess;
+}
+
+/* Device N of any process is one GPU. */
+cudaError_t cudaDeviceGetPCIBusId(char *id, int bytes, int device)
+{
+    snprintf(id, (size_t)bytes, "0000:%02x:00.0", device + 1);
     return cudaSuccess;
 }
 
@@ -187,6 +190,7 @@ cudaError_t cudaFree(void *p)
         return cudaSuccess;
     if (found == allocations.end())
         return kd_host_error(cudaErrorInvalidValue);
+    kd_host_device_settle();
     allocated -= found->second;
     allocations.erase(found);
     ::operator delete (p, std::align_val_t{ALIGNMENT});
@@ -206,7 +210,7 @@ cudaError_t cudaFreeHost(void *p)
 }
 
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes,
-                            enum cudaMemcpyKind kind, cudaStream_t)
+                            enum cudaMemcpyKind kind, cudaStream_t stream)
 {
     demand(dst, bytes,
            kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice,
@@ -215,64 +219,14 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes,
            kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice,
            "source of a copy");
     if (bytes)
-        memmove(dst, src, bytes);
+        kd_host_stream_do(stream, [=] { memmove(dst, src, bytes); });
     return cudaSuccess;
 }
 
-cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t)
+cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t stream)
 {
     demand(dst, bytes, true, "fill");
     if (bytes)
-        memset(dst, value, bytes);
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned)
-{
-    *s = new kd_host_stream{current_device};
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamDestroy(cudaStream_t s)
-{
-    delete s;
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamSynchronize(cudaStream_t)
-{
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned)
-{
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned)
-{
-    *e = new kd_host_event{false};
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventDestroy(cudaEvent_t e)
-{
-    delete e;
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t)
-{
-    e->recorded = true;
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventSynchronize(cudaEvent_t)
-{
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventQuery(cudaEvent_t)
-{
+        kd_host_stream_do(stream, [=] { memset(dst, value, bytes); });
     return cudaSuccess;
 }
