@@ -112,17 +112,22 @@ struct kd_head_loss_sums {
 /** Head and losses of rows h [n, d], a chunk of rows at a time: logits never exist as a
  * whole, and gradients of h and W are made on the way, while the chunk is in cache.
  * H_TEACHER and TEACHER may be NULL. ROWS_OUT: NULL or host [n, 4] float64 (ce, smooth,
- * kl, correct of each row).  Waits for the sums. */
+ * kl, correct of each row).  Waits for the sums; with CTX->later and without ROWS_OUT,
+ * SUMS are zero until kd_later_wait, and must stay where they are. */
 int kd_op_head_loss(struct kd_ctx *ctx, const struct kd_head *head, struct kd_var *h,
                     const struct kd_head *teacher, struct kd_var *h_teacher,
                     const struct kd_head_loss_desc *desc,
                     struct kd_head_loss_sums *sums, double *rows_out) KD_MUST_CHECK;
 
 /** *SUM = sum_r mask_r |s_r - t_r|^2 (rows standardised first if NORMALIZE) and W times
- * its gradient into s. */
+ * its gradient into s.  Waits, or leaves SUM to kd_later_wait, as kd_op_head_loss. */
 int kd_op_hidden_mse(struct kd_ctx *ctx, struct kd_var *s, struct kd_var *t,
                      const float *row_mask, bool normalize, float w,
                      double *sum) KD_MUST_CHECK;
+
+/** Fill the sums that losses left to CTX->later, in the order of their calls; before
+ * the arena is reset.  Waits. */
+int kd_later_wait(struct kd_ctx *ctx) KD_MUST_CHECK;
 
 /** Sums over two blocks [rows, d]: values, n s, n t, n s^2, ... for kd_op_block_mse. */
 struct kd_block_sums {
