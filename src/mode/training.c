@@ -157,7 +157,8 @@ static int run_piece(struct update_arg *u, int64_t batch, const int64_t *own, in
                          .train = true,
                          .seed = (uint64_t)s->run->common->seed,
                          .step = (uint32_t)u->step,
-                         .dtype = s->run->dtype};
+                         .dtype = s->run->dtype,
+                         .recompute = s->o->recompute};
     struct kd_batch b = {0};
     int rc = KD_OK, ran;
 

@@ -87,6 +87,27 @@ int kd_op_cross_attention(struct kd_ctx *ctx, const struct kd_attention_desc *de
                           struct kd_var *q, struct kd_var *kv,
                           struct kd_var **out) KD_MUST_CHECK;
 
+enum { KD_SEGMENT_INS = 3, KD_SEGMENT_OUTS = 3 };
+
+/** A part of a forward pass: from the inputs IN (all but in[0] may be NULL) it makes
+ * the results OUT, which have the shape of in[0] (NULL: absent).  It may overwrite the
+ * value of in[1].  CTX has a tape and no taps. */
+struct kd_segment {
+    int (*run)(const void *arg, struct kd_ctx *ctx,
+               struct kd_var *const in[KD_SEGMENT_INS],
+               struct kd_var *out[KD_SEGMENT_OUTS]);
+    const void *arg; /* copied; what it points to lives until after backward */
+    size_t arg_bytes;
+    int n_out; /* at most KD_SEGMENT_OUTS; further results are dropped */
+};
+
+/** Run a part and keep only its inputs and results: backward makes the rest again.
+ * Values and gradients have the bits that they have without.  Parameters that the part
+ * reads are read by nothing else.  CTX has a tape. */
+int kd_op_recompute(struct kd_ctx *ctx, const struct kd_segment *segment,
+                    struct kd_var *const in[KD_SEGMENT_INS],
+                    struct kd_var *out[KD_SEGMENT_OUTS]) KD_MUST_CHECK;
+
 /** A language-model head: logits = scale * h W^T + bias. */
 struct kd_head {
     struct kd_var *w;  /* [V, d] */

@@ -63,6 +63,7 @@ struct kd_ctx {
     uint32_t step;          /* of dropout */
     struct kd_taps *taps;   /* NULL: none asked for */
     enum kd_dtype dtype;    /* of activations: KD_F32 (the default), KD_BF16 */
+    bool recompute;         /* with a tape: layers are made again in backward */
     struct kd_later *later; /* where losses leave their sums; NULL: they wait */
 };
 
