@@ -117,18 +117,26 @@ static int append_rows(struct deal *d, const int64_t *order, int64_t n,
     return KD_OK;
 }
 
-static int run_batch(struct deal *d, int64_t b, struct kd_generated_set *set)
+/* Generate for batch B. */
+static int compute_batch(struct deal *d, int64_t b, struct kd_generated *rows)
 {
     struct kd_ctx ctx = {.be = d->run->be, .arena = d->arena, .dtype = d->run->dtype};
     const int64_t *order = d->plan.order + d->plan.starts[b];
+    struct kd_seqs src;
+
+    KD_TRY(gather_sources(d, order, d->plan.starts[b + 1] - d->plan.starts[b], &src));
+    return kd_generate(&ctx, d->model, d->g, &src, d->tokens, d->batch_ids, rows);
+}
+
+static int run_batch(struct deal *d, int64_t b, struct kd_generated_set *set)
+{
+    const int64_t *order = d->plan.order + d->plan.starts[b];
     int64_t n = d->plan.starts[b + 1] - d->plan.starts[b];
     struct kd_generated rows = {0};
-    struct kd_seqs src;
     int rc = KD_OK;
 
     KD_TRY(KD_FAULT("generate.batch"));
-    KD_GO(gather_sources(d, order, n, &src));
-    KD_GO(kd_generate(&ctx, d->model, d->g, &src, d->tokens, d->batch_ids, &rows));
+    KD_GO(compute_batch(d, b, &rows));
     KD_GO(append_rows(d, order, n, &rows, set));
 out:
     kd_generated_free(&rows);
@@ -176,6 +184,16 @@ static int deal_local(struct deal *d, int64_t n, int64_t batch_size, const char 
     return run_mine(d, label, n, set);
 }
 
+static void deal_free(struct deal *d)
+{
+    kd_plan_free(&d->plan);
+    kd_arena_free(d->arena);
+    free(d->owner);
+    free(d->offsets);
+    free(d->batch_ids);
+    free(d->tokens);
+}
+
 int kd_generate_dealt(struct kd_run *run, struct kd_model *m,
                       const struct kd_generation *g, kd_source_fn source,
                       const void *arg, const int64_t *ids, int64_t n,
@@ -193,14 +211,60 @@ int kd_generate_dealt(struct kd_run *run, struct kd_model *m,
 
     memset(out, 0, sizeof *out);
     rc = kd_agree(run->comm, deal_local(&d, n, batch_size, progress_label, out));
-    kd_plan_free(&d.plan);
-    kd_arena_free(d.arena);
-    free(d.owner);
-    free(d.offsets);
-    free(d.batch_ids);
-    free(d.tokens);
+    deal_free(&d);
     if (rc)
         kd_generated_set_free(out);
+    return rc;
+}
+
+enum { REHEARSED_STEPS = 3, REHEARSED_RUNS = 2 };
+
+/* G without what depends on values: no end before REHEARSED_STEPS, and nothing that
+ * reads scores on the host.  Samples of one source become beams: as many rows. */
+static struct kd_generation without_values(const struct kd_generation *g)
+{
+    struct kd_generation plain = *g;
+
+    plain.max_steps = REHEARSED_STEPS;
+    plain.do_sample = false;
+    if (plain.num_beams < plain.num_return_sequences)
+        plain.num_beams = plain.num_return_sequences;
+    plain.min_length = 0;
+    plain.min_new_tokens = -1;
+    plain.repetition_penalty = 1;
+    plain.no_repeat_ngram_size = 0;
+    plain.forced_bos_id = plain.forced_eos_id = -1;
+    plain.n_suppress = 0;
+    for (int i = 0; i < plain.n_eos; i++)
+        plain.eos_ids[i] = -1;
+    return plain;
+}
+
+/* Batches have the same number of sources but for the last, and the first has the
+ * longest.  The second run finds the arena as later batches do. */
+int kd_generate_rehearse(struct kd_run *run, struct kd_model *m,
+                         const struct kd_generation *g, kd_source_fn source,
+                         const void *arg, int64_t n, int64_t batch_size)
+{
+    const struct kd_generation plain = without_values(g);
+    struct deal d = {.run = run, .model = m, .g = &plain, .source = source, .arg = arg};
+    int64_t *ids = NULL;
+    int rc = KD_OK;
+
+    KD_GO(kd_calloc(n, sizeof *ids, &ids));
+    d.ids = ids;
+    KD_GO(plan_batches(&d, n, batch_size));
+    KD_GO(kd_arena_new(run->be, &d.arena));
+    for (int i = 0; i < REHEARSED_RUNS && d.plan.n_batches > 0; i++) {
+        struct kd_generated rows = {0};
+
+        KD_GO(compute_batch(&d, 0, &rows));
+        kd_generated_free(&rows);
+        kd_arena_reset(d.arena);
+    }
+out:
+    free(ids);
+    deal_free(&d);
     return rc;
 }
 
