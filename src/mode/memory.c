@@ -114,6 +114,7 @@ void kd_memory_tell(const struct kd_memory *m)
 
     needs_of(m->most, m->have, needs);
     kd_info("%s", needs);
+    kd_debug("needs %zu bytes of %zu", m->need, m->have);
 }
 
 int kd_memory_explain(int rc, const struct kd_memory *m)

@@ -588,6 +588,8 @@ int kd_train(struct kd_run *run, const struct kd_training_options *o,
 
     KD_GO(open_session(&s));
     KD_GO(loop(&s));
+    kd_debug("steps used %zu bytes of arena and %zu bytes of other gradients",
+             kd_arena_peak_bytes(s.arena), kd_tape_peak_bytes(s.tape));
     if (s.test)
         KD_GO(predict(&s));
 out:

@@ -2,10 +2,12 @@
 /* A training step seen from outside: the device is not waited for between forward and
  * backward, and recomputed layers change the memory that a step needs and nothing else:
  * the same losses, gradients and reports of parameters, to the bit, with dropout, for
- * post-norm (bart) and pre-norm (mbart) layers, with and without hidden states. */
+ * post-norm (bart) and pre-norm (mbart) layers, with and without hidden states.  A step
+ * that only plans its memory finds what the step itself uses. */
 #include "golden.h"
 
 #include "kdhpc/distill/objective.h"
+#include "kdhpc/tensor/plan.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -199,6 +201,68 @@ static void test_recompute_pre_norm(void **state)
     check_recompute("mbart", true, false);
 }
 
+/* ---- planned memory ---- */
+
+static void check_plan(const struct plan *p)
+{
+    struct step *real = malloc(sizeof *real), *planned = malloc(sizeof *planned);
+    struct kd_backend *be = NULL;
+    size_t slabs;
+
+    open_step(p, real);
+    *planned = *real;
+    ok(kd_backend_plan(real->g.be->device, &be));
+    planned->g.be = be;
+    ok(kd_model_like(real->g.model, be, &planned->g.model));
+    ok(kd_model_like(real->g.teacher, be, &planned->g.teacher));
+    slabs = kd_plan_bytes(be);
+    assert_true(slabs > 0 && kd_plan_peak_bytes(be) == slabs);
+    ok(kd_params_alloc_grads(kd_model_params(planned->g.model)));
+    assert_true(kd_plan_bytes(be) > slabs);
+    slabs = kd_plan_bytes(be);
+    run_step(p, planned);
+    run_step(p, real);
+    assert_int_equal(planned->arena_bytes, real->arena_bytes);
+    assert_int_equal(planned->pool_bytes, real->pool_bytes);
+    assert_int_equal(kd_plan_bytes(be), slabs);
+    assert_true(kd_plan_peak_bytes(be) >= slabs + real->arena_bytes + real->pool_bytes);
+    kd_plan_restart(be);
+    kd_model_free(planned->g.teacher);
+    kd_model_free(planned->g.model);
+    assert_int_equal(kd_plan_bytes(be), 0);
+    assert_int_equal(kd_plan_peak_bytes(be), slabs);
+    kd_backend_free(be);
+    free(planned->grads);
+    close_step(real);
+    free(planned);
+    free(real);
+}
+
+static void test_plan_is_what_is_used(void **state)
+{
+    (void)state;
+    for (int recompute = 0; recompute < 2; recompute++) {
+        check_plan(&(struct plan){"bart", true, false, recompute});
+        check_plan(&(struct plan){"bart", false, true, recompute});
+        check_plan(&(struct plan){"mbart", true, false, recompute});
+    }
+}
+
+/* Every slot is there, so a plan can go wherever a run goes. */
+static void test_plan_has_all_slots(void **state)
+{
+    struct kd_backend *be;
+    void (*const *slots)(void);
+
+    (void)state;
+    ok(kd_backend_plan(KD_CPU, &be));
+    slots = (void (*const *)(void))(const void *)(&be->ops->name + 1);
+    for (int i = 0; i < kd_backend_n_slots; i++)
+        if (!slots[i])
+            fail_msg("the planning backend has no %s", kd_backend_slots[i]);
+    kd_backend_free(be);
+}
+
 /* ---- waiting ---- */
 
 /* Slots called, in order: the last backward of attention, the first download. */
@@ -255,6 +319,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_recompute_post_norm),
         cmocka_unit_test(test_recompute_pre_norm),
+        cmocka_unit_test(test_plan_is_what_is_used),
+        cmocka_unit_test(test_plan_has_all_slots),
         cmocka_unit_test(test_waits_at_the_end),
     };
 

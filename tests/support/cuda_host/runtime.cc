@@ -22,6 +22,23 @@ constexpr int DEVICES = 3, SM_MAJOR = 9, SM_MINOR = 0, PROCESSORS = 4;
 cudaError_t last_error;
 int current_device;
 size_t allocated;
+
+/* The most that was allocated; its number goes to the file that EMULATED_PEAK names. */
+struct high_water {
+    size_t bytes;
+
+    ~high_water()
+    {
+        const char *path = getenv("EMULATED_PEAK");
+        FILE *f = path ? fopen(path, "w") : nullptr;
+
+        if (!f)
+            return;
+        fprintf(f, "%zu\n", bytes);
+        fclose(f);
+    }
+} peak;
+
 std::map<const char *, size_t> allocations;
 
 /* Bytes from P to the end of its allocation; 0 if P is not the device's. */
@@ -175,6 +192,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes)
         return kd_host_error(cudaErrorMemoryAllocation);
     memset(*p, 0xff, bytes);
     allocated += bytes;
+    peak.bytes = allocated > peak.bytes ? allocated : peak.bytes;
     allocations[static_cast<char *>(*p)] = bytes;
     return cudaSuccess;
 }
