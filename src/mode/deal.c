@@ -3,10 +3,12 @@
  * dealt whole: costliest batch first, each to the rank with the least work so far.  A
  * batch is computed the same wherever it runs and results are keyed by index, so the
  * output is the same for any number of ranks, and nothing is exchanged until the end.
- */
+ * The largest batch is rehearsed on the planning backend first, so that the arena is
+ * one block that holds them all. */
 #include "kdhpc/base/mem.h"
 #include "kdhpc/comm/watchdog.h"
 #include "kdhpc/mode/generation_options.h"
+#include "kdhpc/tensor/plan.h"
 #include "kdhpc/train/loader.h"
 
 #include <stdlib.h>
@@ -176,14 +178,6 @@ static int run_mine(struct deal *d, const char *label, int64_t n,
     return rc;
 }
 
-static int deal_local(struct deal *d, int64_t n, int64_t batch_size, const char *label,
-                      struct kd_generated_set *set)
-{
-    KD_TRY(plan_batches(d, n, batch_size));
-    KD_TRY(kd_arena_new(d->run->be, &d->arena));
-    return run_mine(d, label, n, set);
-}
-
 static void deal_free(struct deal *d)
 {
     kd_plan_free(&d->plan);
@@ -194,30 +188,9 @@ static void deal_free(struct deal *d)
     free(d->tokens);
 }
 
-int kd_generate_dealt(struct kd_run *run, struct kd_model *m,
-                      const struct kd_generation *g, kd_source_fn source,
-                      const void *arg, const int64_t *ids, int64_t n,
-                      int64_t batch_size, const char *progress_label,
-                      bool (*stop)(void), struct kd_generated_set *out)
-{
-    struct deal d = {.run = run,
-                     .model = m,
-                     .g = g,
-                     .source = source,
-                     .arg = arg,
-                     .ids = ids,
-                     .stop = stop};
-    int rc;
+/* ---- memory ---- */
 
-    memset(out, 0, sizeof *out);
-    rc = kd_agree(run->comm, deal_local(&d, n, batch_size, progress_label, out));
-    deal_free(&d);
-    if (rc)
-        kd_generated_set_free(out);
-    return rc;
-}
-
-enum { REHEARSED_STEPS = 3, REHEARSED_RUNS = 2 };
+enum { REHEARSED_STEPS = 3 };
 
 /* G without what depends on values: no end before REHEARSED_STEPS, and nothing that
  * reads scores on the host.  Samples of one source become beams: as many rows. */
@@ -240,8 +213,53 @@ static struct kd_generation without_values(const struct kd_generation *g)
     return plain;
 }
 
-/* Batches have the same number of sources but for the last, and the first has the
- * longest.  The second run finds the arena as later batches do. */
+/* Run the batch of this rank that needs most memory: batches have the same number of
+ * sources but for the last, and the first has the longest. */
+static int rehearse_batch(struct deal *d, size_t arena_bytes)
+{
+    int rank = kd_comm_rank(d->run->comm);
+    struct kd_generated rows = {0};
+    int rc = KD_OK;
+
+    KD_TRY(kd_arena_new(d->run->be, &d->arena));
+    kd_arena_reserve(d->arena, arena_bytes);
+    for (int64_t b = 0; b < d->plan.n_batches; b++) {
+        if (d->owner[b] != rank)
+            continue;
+        rc = compute_batch(d, b, &rows);
+        break;
+    }
+    kd_generated_free(&rows);
+    return rc;
+}
+
+/* *OUT = bytes of arena that batches of D need, whose plan is made. */
+static int plan_arena(const struct deal *d, size_t *out)
+{
+    const struct kd_generation plain = without_values(d->g);
+    struct kd_run run = *d->run;
+    struct deal trial = {.run = &run,
+                         .g = &plain,
+                         .source = d->source,
+                         .arg = d->arg,
+                         .ids = d->ids,
+                         .plan = d->plan,
+                         .owner = d->owner};
+    int rc = KD_OK;
+
+    KD_GO(kd_backend_plan(d->run->be->device, &run.be));
+    KD_GO(kd_model_like(d->model, run.be, &trial.model));
+    KD_GO(rehearse_batch(&trial, 0));
+    *out = kd_arena_peak_bytes(trial.arena);
+out:
+    trial.plan = (struct kd_epoch_plan){0}; /* D's */
+    trial.owner = NULL;
+    deal_free(&trial);
+    kd_model_free(trial.model);
+    kd_backend_free(run.be);
+    return rc;
+}
+
 int kd_generate_rehearse(struct kd_run *run, struct kd_model *m,
                          const struct kd_generation *g, kd_source_fn source,
                          const void *arg, int64_t n, int64_t batch_size)
@@ -249,22 +267,54 @@ int kd_generate_rehearse(struct kd_run *run, struct kd_model *m,
     const struct kd_generation plain = without_values(g);
     struct deal d = {.run = run, .model = m, .g = &plain, .source = source, .arg = arg};
     int64_t *ids = NULL;
+    size_t arena_bytes;
     int rc = KD_OK;
 
     KD_GO(kd_calloc(n, sizeof *ids, &ids));
     d.ids = ids;
     KD_GO(plan_batches(&d, n, batch_size));
-    KD_GO(kd_arena_new(run->be, &d.arena));
-    for (int i = 0; i < REHEARSED_RUNS && d.plan.n_batches > 0; i++) {
-        struct kd_generated rows = {0};
-
-        KD_GO(compute_batch(&d, 0, &rows));
-        kd_generated_free(&rows);
-        kd_arena_reset(d.arena);
-    }
+    KD_GO(plan_arena(&d, &arena_bytes));
+    rc = rehearse_batch(&d, arena_bytes);
 out:
     free(ids);
     deal_free(&d);
+    return rc;
+}
+
+/* ---- dealing ---- */
+
+static int deal_local(struct deal *d, int64_t n, int64_t batch_size, const char *label,
+                      struct kd_generated_set *set)
+{
+    size_t arena_bytes;
+
+    KD_TRY(plan_batches(d, n, batch_size));
+    KD_TRY(plan_arena(d, &arena_bytes));
+    KD_TRY(kd_arena_new(d->run->be, &d->arena));
+    kd_arena_reserve(d->arena, arena_bytes);
+    return run_mine(d, label, n, set);
+}
+
+int kd_generate_dealt(struct kd_run *run, struct kd_model *m,
+                      const struct kd_generation *g, kd_source_fn source,
+                      const void *arg, const int64_t *ids, int64_t n,
+                      int64_t batch_size, const char *progress_label,
+                      bool (*stop)(void), struct kd_generated_set *out)
+{
+    struct deal d = {.run = run,
+                     .model = m,
+                     .g = g,
+                     .source = source,
+                     .arg = arg,
+                     .ids = ids,
+                     .stop = stop};
+    int rc;
+
+    memset(out, 0, sizeof *out);
+    rc = kd_agree(run->comm, deal_local(&d, n, batch_size, progress_label, out));
+    deal_free(&d);
+    if (rc)
+        kd_generated_set_free(out);
     return rc;
 }
 

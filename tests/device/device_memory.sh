@@ -96,7 +96,7 @@ expect_error 5 "smaller batches do not help"
 export GUARD_HAS=$((2 * (14000000 + EXTRA))) # that two ranks share
 kd_ranks 2 $train --max_tokens_per_batch 1300 $gpu
 expect_error 5 "needs " "max_tokens_per_batch to "
-refused 20000000 --mode generate $gen --input "$tiny/train.source" --num_beams 4 --overwrite --output_dir s
+refused 17000000 --mode generate $gen --input "$tiny/train.source" --num_beams 4 --overwrite --output_dir s
 expect_error 5 "lower --eval_batch_size to " " or --num_beams to "
 kd_do 1 --mode generate $gen --input "$tiny/train.source" --num_beams 4 --eval_batch_size "$(advised eval_batch_size)" --overwrite \
     --output_dir s $gpu
