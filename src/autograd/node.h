@@ -15,7 +15,7 @@
 
 #include "kdhpc/autograd/op.h"
 
-enum { KD_NODE_INS = 5, KD_NODE_OUTS = 2 };
+enum { KD_NODE_INS = 5, KD_NODE_OUTS = 3 };
 
 /** One recorded op.  Unused places of in and out are NULL. */
 struct kd_node {
@@ -27,6 +27,8 @@ struct kd_node {
     void *saved;                      /* closure, in the host part of the arena */
     struct kd_tensor spare; /* arena memory that only `back` reads, or data NULL */
     unsigned params;        /* bit i: in[i] is a parameter; set by kd_tape_record */
+    bool always; /* `back` runs even if no output has a gradient: it reports parameters
+                  */
 };
 
 /** Whether V exists and wants a gradient.  Local. */
@@ -40,6 +42,16 @@ static inline bool kd_wants(const struct kd_var *v)
 int kd_tape_record(struct kd_tape *t, const struct kd_node *node) KD_MUST_CHECK;
 
 struct kd_backend *kd_tape_backend(const struct kd_tape *t);
+
+/** Nodes on the tape.  Local. */
+int64_t kd_tape_length(const struct kd_tape *t);
+
+/** Take back the nodes from FIRST on, which nobody will run.  Local. */
+void kd_tape_forget(struct kd_tape *t, int64_t first);
+
+/** Within kd_tape_backward: run the nodes from FIRST on, which were recorded meanwhile
+ * over memory that goes after the call.  Local. */
+int kd_tape_back_inside(struct kd_tape *t, int64_t first) KD_MUST_CHECK;
 
 /** Gradient of V for slots that overwrite or add as told: *ACC says which.  Local. */
 int kd_grad_open(struct kd_tape *t, struct kd_var *v, struct kd_tensor *g,

@@ -7,15 +7,89 @@
  * losses and into their gradient, used for dh and dW, and overwritten by the next
  * chunk.  Logits are float32; their gradient has the compute type, for the two products
  * that follow, and takes the logits' place where that is float32.  Only a node without
- * work is recorded, which keeps W pending until the backward pass has reached it.  Sums
- * are taken on the host in float64 and row order.
- */
+ * work is recorded, which keeps W pending until the backward pass has reached it.
+ *
+ * Sums are taken on the host in float64 and row order.  Waiting for the rows would let
+ * a device run dry between forward and backward, so a context may ask for its sums
+ * later: the rows then stay in backend memory until kd_later_wait. */
 #include "node.h"
 
 /* Bytes of a chunk's logits: on CPUs they should stay in cache; on a GPU a product
  * needs some thousand rows to be worth the pass over the gradient of W that it makes.
  */
 enum { CHUNK_BYTES = 16 << 20, DEVICE_CHUNK_BYTES = 384 << 20, MIN_CHUNK_ROWS = 16 };
+
+/* ---- sums of rows ---- */
+
+struct kd_row_sums {
+    struct kd_tensor rows; /* [n, cols] float64, backend memory */
+    double *sums;          /* [cols], to be added to */
+    struct kd_row_sums *next;
+};
+
+/* The rows of one op's losses, and what it does with them at its end. */
+struct row_losses {
+    struct kd_row_sums sums;
+    double *host;              /* [n, cols], or NULL */
+    struct kd_row_sums *noted; /* for later, or NULL */
+    struct kd_arena_mark mark; /* to release */
+};
+
+static int sum_rows(struct kd_ctx *ctx, const struct kd_row_sums *s, double *host)
+{
+    int64_t n = s->rows.shape[0], cols = s->rows.shape[1];
+
+    if (!host)
+        KD_TRY(kd_arena_host(ctx->arena, kd_tensor_bytes(&s->rows), &host));
+    KD_TRY(
+        ctx->be->ops->download(ctx->be, host, s->rows.data, kd_tensor_bytes(&s->rows)));
+    for (int64_t r = 0; r < n; r++)
+        for (int64_t c = 0; c < cols; c++)
+            s->sums[c] += host[r * cols + c];
+    return KD_OK;
+}
+
+/* Room for the losses [N, COLS] of an op; HOST: where its caller wants them, or NULL.
+ * What is summed later stays in the arena when the op has ended. */
+static int losses_begin(struct kd_ctx *ctx, int64_t n, int64_t cols, double *sums,
+                        double *host, struct row_losses *l)
+{
+    *l = (struct row_losses){
+        .sums = {.sums = sums}, .host = host, .mark = kd_arena_mark(ctx->arena)};
+    KD_TRY(kd_arena_tensor(ctx->arena, KD_F64, n, cols, &l->sums.rows));
+    if (!ctx->later || host)
+        return KD_OK;
+    KD_TRY(kd_arena_host(ctx->arena, sizeof *l->noted, &l->noted));
+    l->mark = kd_arena_mark(ctx->arena);
+    return KD_OK;
+}
+
+static int losses_end(struct kd_ctx *ctx, const struct row_losses *l)
+{
+    struct kd_later *later = ctx->later;
+
+    if (!l->noted)
+        return sum_rows(ctx, &l->sums, l->host);
+    *l->noted = l->sums;
+    if (later->last)
+        later->last->next = l->noted;
+    else
+        later->first = l->noted;
+    later->last = l->noted;
+    return KD_OK;
+}
+
+int kd_later_wait(struct kd_ctx *ctx)
+{
+    const struct kd_row_sums *s = ctx->later->first;
+
+    *ctx->later = (struct kd_later){0};
+    for (; s; s = s->next)
+        KD_TRY(sum_rows(ctx, s, NULL));
+    return KD_OK;
+}
+
+/* ---- the head ---- */
 
 /* One pass over the rows of h. */
 struct head_pass {
@@ -189,31 +263,10 @@ static void logits_end(struct head_pass *p, const struct kd_tensor *z)
         kd_pool_give(p->ctx->tape, z->data);
 }
 
-/* Bring the rows' losses to the host and add them up. */
-static int head_sums(struct head_pass *p, struct kd_head_loss_sums *sums, double *host)
+static int head_run(struct head_pass *p)
 {
-    int64_t n = p->rows.shape[0];
-
-    if (!host)
-        KD_TRY(kd_arena_host(p->ctx->arena, kd_tensor_bytes(&p->rows), &host));
-    KD_TRY(p->ctx->be->ops->download(p->ctx->be, host, p->rows.data,
-                                     kd_tensor_bytes(&p->rows)));
-    for (int64_t r = 0; r < n; r++) {
-        sums->ce += host[4 * r];
-        sums->smooth += host[4 * r + 1];
-        sums->kl += host[4 * r + 2];
-        sums->n_correct += host[4 * r + 3];
-    }
-    return KD_OK;
-}
-
-static int head_run(struct head_pass *p, struct kd_head_loss_sums *sums,
-                    double *rows_out)
-{
-    struct kd_arena *arena = p->ctx->arena;
     int64_t n = p->h->v.shape[0];
 
-    KD_TRY(kd_arena_tensor(arena, KD_F64, n, 4, &p->rows));
     KD_TRY(logits_begin(p, KD_F32, &p->zs));
     p->dz = p->zs;
     if (p->ctx->dtype != KD_F32 && (p->to_h || p->to_w))
@@ -222,7 +275,7 @@ static int head_run(struct head_pass *p, struct kd_head_loss_sums *sums,
         KD_TRY(logits_begin(p, KD_F32, &p->zt));
     for (int64_t first = 0; first < n; first += p->chunk)
         KD_TRY(head_chunk(p, first, n - first < p->chunk ? n - first : p->chunk));
-    return head_sums(p, sums, rows_out);
+    return KD_OK;
 }
 
 int kd_op_head_loss(struct kd_ctx *ctx, const struct kd_head *head, struct kd_var *h,
@@ -236,7 +289,7 @@ int kd_op_head_loss(struct kd_ctx *ctx, const struct kd_head *head, struct kd_va
                           .h = h,
                           .h_teacher = h_teacher,
                           .desc = desc};
-    struct kd_arena_mark mark = kd_arena_mark(ctx->arena);
+    struct row_losses losses;
     int rc = KD_OK;
 
     *sums = (struct kd_head_loss_sums){0};
@@ -246,42 +299,39 @@ int kd_op_head_loss(struct kd_ctx *ctx, const struct kd_head *head, struct kd_va
     p.chunk = chunk_rows(ctx->be, desc->chunk_rows, h->v.shape[0], p.vocab);
     if (h->v.shape[0] == 0)
         return KD_OK;
+    KD_TRY(losses_begin(ctx, h->v.shape[0], 4, (double *)sums, rows_out, &losses));
+    p.rows = losses.sums.rows;
     KD_GO(head_open_gradients(&p));
-    KD_GO(head_run(&p, sums, rows_out));
+    KD_GO(head_run(&p));
+    KD_GO(losses_end(ctx, &losses));
 out:
     if (p.dz.data != p.zs.data)
         logits_end(&p, &p.dz);
     logits_end(&p, &p.zs);
     logits_end(&p, &p.zt);
-    kd_arena_release(ctx->arena, mark);
+    kd_arena_release(ctx->arena, losses.mark);
     return rc;
 }
 
 static int hidden_run(struct kd_ctx *ctx, struct kd_var *s, struct kd_var *t,
-                      const float *row_mask, bool normalize, float w, double *sum)
+                      const float *row_mask, bool normalize, float w,
+                      struct row_losses *losses)
 {
-    struct kd_tensor rows, ds = {0};
-    int64_t n = s->v.shape[0];
-    double *host;
+    struct kd_tensor ds = {0};
     bool acc = false;
 
-    KD_TRY(kd_arena_tensor(ctx->arena, KD_F64, n, 1, &rows));
-    KD_TRY(kd_arena_host(ctx->arena, kd_tensor_bytes(&rows), &host));
     if (ctx->tape && kd_wants(s) && w != 0.0f)
         KD_TRY(kd_grad_open(ctx->tape, s, &ds, &acc));
     KD_TRY(ctx->be->ops->mse_rows(ctx->be, s->v, t->v, row_mask, normalize, w,
-                                  rows.data, ds, acc));
-    KD_TRY(ctx->be->ops->download(ctx->be, host, rows.data, kd_tensor_bytes(&rows)));
-    for (int64_t r = 0; r < n; r++)
-        *sum += host[r];
-    return KD_OK;
+                                  losses->sums.rows.data, ds, acc));
+    return losses_end(ctx, losses);
 }
 
 int kd_op_hidden_mse(struct kd_ctx *ctx, struct kd_var *s, struct kd_var *t,
                      const float *row_mask, bool normalize, float w, double *sum)
 {
-    struct kd_arena_mark mark = kd_arena_mark(ctx->arena);
-    int rc = KD_OK;
+    struct row_losses losses;
+    int rc;
 
     *sum = 0.0;
     KD_TRY(kd_op_check(ctx, "hidden distance", "student", s, -1, -1));
@@ -289,8 +339,8 @@ int kd_op_hidden_mse(struct kd_ctx *ctx, struct kd_var *s, struct kd_var *t,
                        s->v.shape[1]));
     if (s->v.shape[0] == 0)
         return KD_OK;
-    KD_GO(hidden_run(ctx, s, t, row_mask, normalize, w, sum));
-out:
-    kd_arena_release(ctx->arena, mark);
+    KD_TRY(losses_begin(ctx, s->v.shape[0], 1, sum, NULL, &losses));
+    rc = hidden_run(ctx, s, t, row_mask, normalize, w, &losses);
+    kd_arena_release(ctx->arena, losses.mark);
     return rc;
 }

@@ -39,6 +39,10 @@ struct kd_tape {
     struct buffer *pool;
     int64_t n_pool, cap_pool;
     size_t bytes, peak_bytes; /* of the pool */
+    /* the backward pass under way */
+    kd_param_ready_fn ready;
+    void *ready_arg;
+    int inside; /* depth of kd_tape_back_inside */
 };
 
 int kd_tape_new(struct kd_backend *be, struct kd_tape **out)
@@ -280,27 +284,32 @@ static void release_outputs(struct kd_tape *t, const struct kd_node *node)
     }
 }
 
-/* NODE has had its turn: what only it needed goes to the pool. */
+/* NODE has had its turn: what only it needed goes to the pool, unless it goes anyway.
+ */
 static int node_leave(struct kd_tape *t, const struct kd_node *node)
 {
     release_outputs(t, node);
+    if (t->inside)
+        return KD_OK;
     KD_TRY(pool_lend(t, &node->spare));
     return node->out[0] ? pool_lend(t, &node->out[0]->v) : KD_OK;
 }
 
-static int run_nodes(struct kd_tape *t, kd_param_ready_fn ready, void *arg)
+/* Run the nodes from FIRST on.  A node may record others while it runs, and move the
+ * list. */
+static int run_nodes(struct kd_tape *t, int64_t first)
 {
-    while (t->n > 0) {
-        const struct kd_node *node = &t->nodes[t->n - 1];
+    while (t->n > first) {
+        const struct kd_node node = t->nodes[t->n - 1];
 
-        if (node->back && node_live(node))
-            KD_TRY(node->back(t, node));
-        KD_TRY(node_leave(t, node));
+        if (node.back && (node.always || node_live(&node)))
+            KD_TRY(node.back(t, &node));
+        KD_TRY(node_leave(t, &node));
         for (int i = 0; i < KD_NODE_INS; i++) {
-            struct kd_var *v = node->in[i];
+            struct kd_var *v = node.in[i];
 
-            if (v && --v->pending == 0 && v->is_param && ready)
-                KD_TRY(ready(arg, v));
+            if (v && --v->pending == 0 && v->is_param && t->ready)
+                KD_TRY(t->ready(t->ready_arg, v));
         }
         t->n--; /* last: a failure above leaves the node to kd_tape_reset */
     }
@@ -309,10 +318,40 @@ static int run_nodes(struct kd_tape *t, kd_param_ready_fn ready, void *arg)
 
 int kd_tape_backward(struct kd_tape *t, kd_param_ready_fn ready, void *arg)
 {
-    int rc = run_nodes(t, ready, arg);
+    int rc;
 
+    t->ready = ready;
+    t->ready_arg = arg;
+    t->inside = 0;
+    rc = run_nodes(t, 0);
     pool_forget_lent(t);
     return rc;
+}
+
+int kd_tape_back_inside(struct kd_tape *t, int64_t first)
+{
+    int rc;
+
+    t->inside++;
+    rc = run_nodes(t, first);
+    t->inside--;
+    return rc;
+}
+
+int64_t kd_tape_length(const struct kd_tape *t)
+{
+    return t->n;
+}
+
+void kd_tape_forget(struct kd_tape *t, int64_t first)
+{
+    for (int64_t k = first; k < t->n; k++) {
+        for (int i = 0; i < KD_NODE_INS; i++) {
+            if (t->nodes[k].in[i])
+                t->nodes[k].in[i]->pending--;
+        }
+    }
+    t->n = first;
 }
 
 void kd_tape_reset(struct kd_tape *t)

@@ -224,7 +224,7 @@ int kd_generate_steps(struct kd_backend *be, const struct kd_stepper *stepper,
                : g->do_sample   ? &kd_policy_sample
                                 : &kd_policy_greedy;
     KD_GO(search_open(&s));
-    while (s.now.n > 0)
+    while (s.now.n > 0 && (g->max_steps == 0 || out->n_steps < g->max_steps))
         KD_GO(search_step(&s, stepper, out));
     KD_GO(search_collect(&s, out));
 out:

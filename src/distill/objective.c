@@ -26,6 +26,7 @@ struct relation {
     struct kd_tap *student; /* [n] */
     struct kd_tap *teacher; /* [n] */
     struct kd_var *kept;    /* [n] the teacher's, as constants */
+    double *sums;           /* [n] distances of the batch under way */
     struct kd_block_sums *local,
         *all; /* [n] compat's statistics: this rank's, and of all ranks */
 };
@@ -61,6 +62,7 @@ static int relation_init(struct relation *r, enum stack stack,
     KD_TRY(kd_calloc(r->n, sizeof *r->student, &r->student));
     KD_TRY(kd_calloc(r->n, sizeof *r->teacher, &r->teacher));
     KD_TRY(kd_calloc(r->n, sizeof *r->kept, &r->kept));
+    KD_TRY(kd_calloc(r->n, sizeof *r->sums, &r->sums));
     KD_TRY(kd_calloc(r->n, sizeof *r->local, &r->local));
     KD_TRY(kd_calloc(r->n, sizeof *r->all, &r->all));
     for (int k = 0; k < r->n; k++) {
@@ -121,6 +123,7 @@ void kd_objective_free(struct kd_objective *obj)
         free(obj->rel[s].student);
         free(obj->rel[s].teacher);
         free(obj->rel[s].kept);
+        free(obj->rel[s].sums);
         free(obj->rel[s].local);
         free(obj->rel[s].all);
     }
@@ -220,22 +223,25 @@ static int encode_student(struct kd_objective *obj, struct kd_ctx *ctx,
     return KD_OK;
 }
 
-/* Head terms: labels and the teacher's logits in one pass over the vocabulary. */
-static int head_terms(struct kd_objective *obj, struct kd_ctx *ctx,
-                      const struct kd_batch *b, const struct kd_counts *n,
-                      struct kd_var *h, struct kd_var *h_t, double *terms)
+/* The weight of a label; the reference does not divide the smoothed loss. */
+static double per_label(const struct kd_objective *obj, const struct kd_counts *n)
+{
+    return obj->o.compat && obj->o.label_smoothing > 0 ? 1.0 : 1.0 / n->labels;
+}
+
+/* Labels and the teacher's logits in one pass over the vocabulary. */
+static int head_losses(struct kd_objective *obj, struct kd_ctx *ctx,
+                       const struct kd_batch *b, const struct kd_counts *n,
+                       struct kd_var *h, struct kd_var *h_t,
+                       struct kd_head_loss_sums *sums)
 {
     const struct kd_objective_options *o = &obj->o;
     struct kd_head head = kd_model_head(obj->student), teacher_head = {0};
     double eps = o->label_smoothing, t2 = o->temperature * o->temperature;
     double v = (double)kd_model_arch(obj->student)->vocab_size;
-    bool as_sum =
-        o->compat && eps > 0; /* the reference does not divide the smoothed loss */
-    double per_label = as_sum ? 1.0 : 1.0 / n->labels;
-    struct kd_head_loss_sums sums;
     struct kd_head_loss_desc desc = {
-        .w_ce = (float)(o->weight[KD_TERM_MLM] * (1 - eps) * per_label),
-        .w_smooth = (float)(o->weight[KD_TERM_MLM] * eps / v * per_label),
+        .w_ce = (float)(o->weight[KD_TERM_MLM] * (1 - eps) * per_label(obj, n)),
+        .w_smooth = (float)(o->weight[KD_TERM_MLM] * eps / v * per_label(obj, n)),
         .w_kl = (float)(o->weight[KD_TERM_CE] * t2 / n->kd_rows),
         .temperature = (float)o->temperature,
         .labels = b->labels,
@@ -243,36 +249,55 @@ static int head_terms(struct kd_objective *obj, struct kd_ctx *ctx,
 
     if (h_t)
         teacher_head = kd_model_head(obj->teacher);
-    KD_TRY(kd_op_head_loss(ctx, &head, h, h_t ? &teacher_head : NULL, h_t, &desc, &sums,
-                           NULL));
-    terms[KD_TERM_CE] += h_t ? t2 / n->kd_rows * sums.kl : 0;
-    terms[KD_TERM_MLM] += per_label * ((1 - eps) * sums.ce + eps / v * sums.smooth);
-    return KD_OK;
+    return kd_op_head_loss(ctx, &head, h, h_t ? &teacher_head : NULL, h_t, &desc, sums,
+                           NULL);
+}
+
+static void add_head_terms(const struct kd_objective *obj, const struct kd_counts *n,
+                           const struct kd_head_loss_sums *sums, double *terms)
+{
+    double eps = obj->o.label_smoothing, t2 = obj->o.temperature * obj->o.temperature;
+    double v = (double)kd_model_arch(obj->student)->vocab_size;
+
+    terms[KD_TERM_CE] += obj->teacher ? t2 / n->kd_rows * sums->kl : 0;
+    terms[KD_TERM_MLM] +=
+        per_label(obj, n) * ((1 - eps) * sums->ce + eps / v * sums->smooth);
 }
 
 /* ---- hidden states ---- */
 
-static int hidden_term(struct kd_objective *obj, struct kd_ctx *ctx, int row,
-                       const float *mask, double n_rows, double *terms)
+/* What a squared distance weighs in a mean over N_ROWS. */
+static double hidden_scale(const struct kd_objective *obj, double n_rows)
+{
+    return 1.0 / (n_rows * (double)kd_model_arch(obj->student)->d_model);
+}
+
+static int hidden_losses(struct kd_objective *obj, struct kd_ctx *ctx, int row,
+                         const float *mask, double n_rows)
 {
     struct relation *r = &obj->rel[hidden_terms[row].stack];
     enum kd_term term = hidden_terms[row].term;
-    double scale = 1.0 / (n_rows * (double)kd_model_arch(obj->student)->d_model);
+    float w = (float)(obj->o.weight[term] * hidden_scale(obj, n_rows));
 
     KD_TRY(check_published(r->student, r->n, "student"));
     for (int k = 0; k < r->n; k++) {
-        float w = (float)(obj->o.weight[term] * scale);
-        double sum = 0;
-
         if (obj->o.compat && obj->o.normalize_hidden)
             KD_TRY(kd_op_block_mse(ctx, r->student[k].var, &r->kept[k], &r->local[k],
-                                   &r->all[k], w, &sum));
+                                   &r->all[k], w, &r->sums[k]));
         else
             KD_TRY(kd_op_hidden_mse(ctx, r->student[k].var, &r->kept[k], mask,
-                                    obj->o.normalize_hidden, w, &sum));
-        terms[term] += scale * sum;
+                                    obj->o.normalize_hidden, w, &r->sums[k]));
     }
     return KD_OK;
+}
+
+static void add_hidden_term(const struct kd_objective *obj, int row, double n_rows,
+                            double *terms)
+{
+    const struct relation *r = &obj->rel[hidden_terms[row].stack];
+
+    for (int k = 0; k < r->n; k++)
+        terms[hidden_terms[row].term] += hidden_scale(obj, n_rows) * r->sums[k];
 }
 
 static int local_sums(struct kd_ctx *ctx, struct relation *r)
@@ -332,6 +357,30 @@ static int run_forward(struct kd_objective *obj, struct kd_ctx *ctx,
     return kd_model_decode(&c, obj->student, b, enc_out, &f->h);
 }
 
+/* Losses, backward, and then their sums: the device never waits for the host between
+ * the two passes. */
+static int run_losses(struct kd_objective *obj, struct kd_ctx *ctx,
+                      const struct kd_batch *b, const struct kd_counts *n,
+                      struct forward *f, kd_param_ready_fn ready, void *ready_arg,
+                      double *terms)
+{
+    struct kd_head_loss_sums head;
+    struct kd_later later = {0};
+    struct kd_ctx c = *ctx;
+
+    c.later = &later;
+    KD_TRY(head_losses(obj, &c, b, n, f->h, obj->teacher ? &f->h_t : NULL, &head));
+    KD_TRY(hidden_losses(obj, &c, 0, NULL, n->src_rows));
+    KD_TRY(hidden_losses(obj, &c, 1, b->kd_mask, n->kd_rows));
+    if (c.tape)
+        KD_TRY(kd_tape_backward(c.tape, ready, ready_arg));
+    KD_TRY(kd_later_wait(&c));
+    add_head_terms(obj, n, &head, terms);
+    add_hidden_term(obj, 0, n->src_rows, terms);
+    add_hidden_term(obj, 1, n->kd_rows, terms);
+    return KD_OK;
+}
+
 int kd_objective_run(struct kd_objective *obj, struct kd_ctx *ctx,
                      const struct kd_batch *b, const struct kd_counts *n,
                      kd_param_ready_fn ready, void *ready_arg, double *terms)
@@ -340,12 +389,7 @@ int kd_objective_run(struct kd_objective *obj, struct kd_ctx *ctx,
     int rc = b ? run_forward(obj, ctx, b, &f) : KD_OK;
 
     KD_TRY(reduce_sums(obj, ctx, !b, rc));
-    if (!b)
-        return KD_OK;
-    KD_TRY(head_terms(obj, ctx, b, n, f.h, obj->teacher ? &f.h_t : NULL, terms));
-    KD_TRY(hidden_term(obj, ctx, 0, NULL, n->src_rows, terms));
-    KD_TRY(hidden_term(obj, ctx, 1, b->kd_mask, n->kd_rows, terms));
-    return ctx->tape ? kd_tape_backward(ctx->tape, ready, ready_arg) : KD_OK;
+    return b ? run_losses(obj, ctx, b, n, &f, ready, ready_arg, terms) : KD_OK;
 }
 
 double kd_objective_loss(const struct kd_objective *obj, const double *terms)

@@ -3,10 +3,12 @@
  * dealt whole: costliest batch first, each to the rank with the least work so far.  A
  * batch is computed the same wherever it runs and results are keyed by index, so the
  * output is the same for any number of ranks, and nothing is exchanged until the end.
- */
+ * The largest batch is rehearsed on the planning backend first, so that the arena is
+ * one block that holds them all. */
 #include "kdhpc/base/mem.h"
 #include "kdhpc/comm/watchdog.h"
 #include "kdhpc/mode/generation_options.h"
+#include "kdhpc/tensor/plan.h"
 #include "kdhpc/train/loader.h"
 
 #include <stdlib.h>
@@ -117,18 +119,26 @@ static int append_rows(struct deal *d, const int64_t *order, int64_t n,
     return KD_OK;
 }
 
-static int run_batch(struct deal *d, int64_t b, struct kd_generated_set *set)
+/* Generate for batch B. */
+static int compute_batch(struct deal *d, int64_t b, struct kd_generated *rows)
 {
     struct kd_ctx ctx = {.be = d->run->be, .arena = d->arena, .dtype = d->run->dtype};
     const int64_t *order = d->plan.order + d->plan.starts[b];
+    struct kd_seqs src;
+
+    KD_TRY(gather_sources(d, order, d->plan.starts[b + 1] - d->plan.starts[b], &src));
+    return kd_generate(&ctx, d->model, d->g, &src, d->tokens, d->batch_ids, rows);
+}
+
+static int run_batch(struct deal *d, int64_t b, struct kd_generated_set *set)
+{
+    const int64_t *order = d->plan.order + d->plan.starts[b];
     int64_t n = d->plan.starts[b + 1] - d->plan.starts[b];
     struct kd_generated rows = {0};
-    struct kd_seqs src;
     int rc = KD_OK;
 
     KD_TRY(KD_FAULT("generate.batch"));
-    KD_GO(gather_sources(d, order, n, &src));
-    KD_GO(kd_generate(&ctx, d->model, d->g, &src, d->tokens, d->batch_ids, &rows));
+    KD_GO(compute_batch(d, b, &rows));
     KD_GO(append_rows(d, order, n, &rows, set));
 out:
     kd_generated_free(&rows);
@@ -168,11 +178,120 @@ static int run_mine(struct deal *d, const char *label, int64_t n,
     return rc;
 }
 
+static void deal_free(struct deal *d)
+{
+    kd_plan_free(&d->plan);
+    kd_arena_free(d->arena);
+    free(d->owner);
+    free(d->offsets);
+    free(d->batch_ids);
+    free(d->tokens);
+}
+
+/* ---- memory ---- */
+
+enum { REHEARSED_STEPS = 3 };
+
+/* G without what depends on values: no end before REHEARSED_STEPS, and nothing that
+ * reads scores on the host.  Samples of one source become beams: as many rows. */
+static struct kd_generation without_values(const struct kd_generation *g)
+{
+    struct kd_generation plain = *g;
+
+    plain.max_steps = REHEARSED_STEPS;
+    plain.do_sample = false;
+    if (plain.num_beams < plain.num_return_sequences)
+        plain.num_beams = plain.num_return_sequences;
+    plain.min_length = 0;
+    plain.min_new_tokens = -1;
+    plain.repetition_penalty = 1;
+    plain.no_repeat_ngram_size = 0;
+    plain.forced_bos_id = plain.forced_eos_id = -1;
+    plain.n_suppress = 0;
+    for (int i = 0; i < plain.n_eos; i++)
+        plain.eos_ids[i] = -1;
+    return plain;
+}
+
+/* Run the batch of this rank that needs most memory: batches have the same number of
+ * sources but for the last, and the first has the longest. */
+static int rehearse_batch(struct deal *d, size_t arena_bytes)
+{
+    int rank = kd_comm_rank(d->run->comm);
+    struct kd_generated rows = {0};
+    int rc = KD_OK;
+
+    KD_TRY(kd_arena_new(d->run->be, &d->arena));
+    kd_arena_reserve(d->arena, arena_bytes);
+    for (int64_t b = 0; b < d->plan.n_batches; b++) {
+        if (d->owner[b] != rank)
+            continue;
+        rc = compute_batch(d, b, &rows);
+        break;
+    }
+    kd_generated_free(&rows);
+    return rc;
+}
+
+/* *OUT = bytes of arena that batches of D need, whose plan is made. */
+static int plan_arena(const struct deal *d, size_t *out)
+{
+    const struct kd_generation plain = without_values(d->g);
+    struct kd_run run = *d->run;
+    struct deal trial = {.run = &run,
+                         .g = &plain,
+                         .source = d->source,
+                         .arg = d->arg,
+                         .ids = d->ids,
+                         .plan = d->plan,
+                         .owner = d->owner};
+    int rc = KD_OK;
+
+    KD_GO(kd_backend_plan(d->run->be->device, &run.be));
+    KD_GO(kd_model_like(d->model, run.be, &trial.model));
+    KD_GO(rehearse_batch(&trial, 0));
+    *out = kd_arena_peak_bytes(trial.arena);
+out:
+    trial.plan = (struct kd_epoch_plan){0}; /* D's */
+    trial.owner = NULL;
+    deal_free(&trial);
+    kd_model_free(trial.model);
+    kd_backend_free(run.be);
+    return rc;
+}
+
+int kd_generate_rehearse(struct kd_run *run, struct kd_model *m,
+                         const struct kd_generation *g, kd_source_fn source,
+                         const void *arg, int64_t n, int64_t batch_size)
+{
+    const struct kd_generation plain = without_values(g);
+    struct deal d = {.run = run, .model = m, .g = &plain, .source = source, .arg = arg};
+    int64_t *ids = NULL;
+    size_t arena_bytes;
+    int rc = KD_OK;
+
+    KD_GO(kd_calloc(n, sizeof *ids, &ids));
+    d.ids = ids;
+    KD_GO(plan_batches(&d, n, batch_size));
+    KD_GO(plan_arena(&d, &arena_bytes));
+    rc = rehearse_batch(&d, arena_bytes);
+out:
+    free(ids);
+    deal_free(&d);
+    return rc;
+}
+
+/* ---- dealing ---- */
+
 static int deal_local(struct deal *d, int64_t n, int64_t batch_size, const char *label,
                       struct kd_generated_set *set)
 {
+    size_t arena_bytes;
+
     KD_TRY(plan_batches(d, n, batch_size));
+    KD_TRY(plan_arena(d, &arena_bytes));
     KD_TRY(kd_arena_new(d->run->be, &d->arena));
+    kd_arena_reserve(d->arena, arena_bytes);
     return run_mine(d, label, n, set);
 }
 
@@ -193,12 +312,7 @@ int kd_generate_dealt(struct kd_run *run, struct kd_model *m,
 
     memset(out, 0, sizeof *out);
     rc = kd_agree(run->comm, deal_local(&d, n, batch_size, progress_label, out));
-    kd_plan_free(&d.plan);
-    kd_arena_free(d.arena);
-    free(d.owner);
-    free(d.offsets);
-    free(d.batch_ids);
-    free(d.tokens);
+    deal_free(&d);
     if (rc)
         kd_generated_set_free(out);
     return rc;

@@ -192,6 +192,35 @@ out:
     return rc;
 }
 
+/* Run the batches of this rank that may need most memory: the first, as scoring would,
+ * and those with the most rows of either side or both. */
+static int score_largest(struct scoring *s)
+{
+    int64_t most[3] = {0}, of[4] = {0}, rank = kd_comm_rank(s->run->comm), n = 0;
+
+    for (int64_t b = 0; b < s->plan.n_batches; b++) {
+        int64_t rows[3] = {0}, len;
+
+        if (s->owner[b] != rank)
+            continue;
+        for (int64_t k = s->plan.starts[b]; k < s->plan.starts[b + 1]; k++) {
+            kd_corpus_source(s->corpus, s->plan.order[k], &len);
+            rows[0] += len;
+            kd_corpus_target(s->corpus, s->plan.order[k], &len);
+            rows[1] += len;
+        }
+        rows[2] = rows[0] + rows[1];
+        of[0] = n++ ? of[0] : b;
+        for (int i = 0; i < 3; i++) {
+            of[i + 1] = n == 1 || rows[i] > most[i] ? b : of[i + 1];
+            most[i] = rows[i] > most[i] ? rows[i] : most[i];
+        }
+    }
+    for (int i = 0; n > 0 && i < 4; i++)
+        KD_TRY(score_batch(s, of[i]));
+    return KD_OK;
+}
+
 static void scoring_free(struct scoring *s)
 {
     kd_plan_free(&s->plan);
@@ -233,6 +262,21 @@ out:
     scoring_free(&s);
     if (rc)
         kd_scores_free(out);
+    return rc;
+}
+
+int kd_score_rehearse(struct kd_run *run, struct kd_model *m,
+                      const struct kd_corpus *corpus, int64_t n, int64_t batch_size)
+{
+    struct scoring s = {.run = run, .m = m, .corpus = corpus};
+    int rc = KD_OK;
+
+    KD_GO(kd_calloc(2 * n, sizeof *s.rows, &s.rows));
+    KD_GO(kd_arena_new(run->be, &s.arena));
+    KD_GO(plan_batches(&s, n, batch_size));
+    rc = score_largest(&s);
+out:
+    scoring_free(&s);
     return rc;
 }
 

@@ -5,12 +5,14 @@
 #define KDHPC_SRC_MODE_GENERATOR_H
 
 #include "kdhpc/mode/generation_options.h"
+#include "memory.h"
 
 /** Zero-initialise; close it also after a failed open. */
 struct kd_generator {
     struct kd_model *model;
     struct kd_tokenizer *tokenizer;
     struct kd_generation g;
+    struct kd_memory memory;
 };
 
 /** Load MODEL_DIR and the tokenizer of TOKENIZER_DIR (NULL: the model's), resolve O,
@@ -24,6 +26,11 @@ void kd_generator_close(struct kd_generator *g);
  * another tokenizer.  Local, same answer on every rank.  KD_EINPUT. */
 int kd_generator_fits(const struct kd_generator *g, const struct kd_corpus *corpus,
                       const char *corpus_name) KD_MUST_CHECK;
+
+/** Estimate the memory for sources 0..N-1 in batches of BATCH_SIZE, and tell it in one
+ * line.  Collective.  KD_ENOMEM says which option makes it fit. */
+int kd_generator_memory(struct kd_run *run, struct kd_generator *g, kd_source_fn source,
+                        const void *arg, int64_t n, int64_t batch_size) KD_MUST_CHECK;
 
 /** Rows for sources 0..N-1 in order, on every rank; the arguments are those of
  * kd_generate_dealt.  Collective.  KD_ESTOPPED after a signal, for which the caller has

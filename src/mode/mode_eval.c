@@ -146,14 +146,16 @@ static int example_ids(const struct kd_eval_corpus *c, int64_t **ids)
 }
 
 static int generate(struct kd_run *run, const struct eval_config *o,
-                    const struct kd_generator *g, const struct kd_eval_corpus *c,
+                    struct kd_generator *g, const struct kd_eval_corpus *c,
                     struct outputs *out)
 {
     int64_t *ids = NULL;
-    double start = kd_now_s();
+    double start;
     int rc = KD_OK;
 
     KD_ALL_GO(run->comm, example_ids(c, &ids));
+    KD_GO(kd_generator_memory(run, g, source_of, c->corpus, c->n, o->eval_batch_size));
+    start = kd_now_s();
     KD_GO(
         kd_generator_stopped(kd_generator_run(run, g, source_of, c->corpus, ids, c->n,
                                               o->eval_batch_size, "eval", &out->ids)));

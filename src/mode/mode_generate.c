@@ -306,6 +306,8 @@ static int run_generate(struct kd_run *run, void *config)
     KD_GO(kd_generator_open(run, j.c->model, j.c->tokenizer, &j.c->generation,
                             &j.generator));
     KD_ALL_GO(run->comm, encode_input(&j));
+    KD_GO(kd_generator_memory(run, &j.generator, source_of, &j, j.n,
+                              j.c->eval_batch_size));
     start_s = kd_now_s();
     KD_GO(kd_generator_stopped(kd_generator_run(run, &j.generator, source_of, &j,
                                                 j.number, j.n, j.c->eval_batch_size,

@@ -172,6 +172,20 @@ static int prepare_round(const struct job *j, int64_t round, const struct window
     return KD_OK;
 }
 
+/* As if the rounds from FIRST on were one: their longest sources side by side.
+ * Collective. */
+static int check_memory(struct job *j, int64_t first)
+{
+    struct window w = {j->corpus, first * j->files.round_size};
+    int64_t n = j->files.n - w.first, batch_size = j->c->eval_batch_size;
+
+    if (batch_size > j->files.round_size)
+        batch_size = j->files.round_size;
+    return n > 0
+               ? kd_generator_memory(j->run, &j->teacher, source_of, &w, n, batch_size)
+               : KD_OK;
+}
+
 /* Generate and commit one round.  Collective. */
 static int do_round(struct job *j, int64_t round)
 {
@@ -438,6 +452,7 @@ static int run_labels(struct kd_run *run, void *config)
     KD_GO(job_open(&j));
     KD_GO(find_start(&j, &first, &done));
     if (!done) {
+        KD_GO(check_memory(&j, first));
         KD_GO(do_rounds(&j, first));
         KD_GO(kd_label_rounds_merge(&j.files, j.labels));
     }

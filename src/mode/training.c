@@ -36,8 +36,8 @@ static struct kd_loader_options loader_options(const struct kd_session *s)
                                       .seed = (uint64_t)s->run->common->seed};
 }
 
-static int plan_epoch(const struct kd_session *s, int64_t epoch,
-                      struct kd_epoch_plan *plan)
+int kd_session_plan(const struct kd_session *s, int64_t epoch,
+                    struct kd_epoch_plan *plan)
 {
     struct kd_loader_options lo = loader_options(s);
 
@@ -95,13 +95,11 @@ static void count_update(struct update_arg *u, int64_t n_micro)
     }
 }
 
-/* Examples of BATCH that this rank owns, in batch order, into *OWN (caller frees). */
-static int own_examples(const struct update_arg *u, int64_t batch, int64_t **own,
-                        int64_t *n_own)
+int kd_session_own(const struct kd_session *s, const struct kd_epoch_plan *plan,
+                   int64_t batch, int64_t **own, int64_t *n_own)
 {
-    const struct kd_session *s = u->s;
-    const int64_t *example = u->plan->order + u->plan->starts[batch];
-    int64_t n = u->plan->starts[batch + 1] - u->plan->starts[batch];
+    const int64_t *example = plan->order + plan->starts[batch];
+    int64_t n = plan->starts[batch + 1] - plan->starts[batch];
     int64_t *cost = NULL;
     int *owner = NULL, rc = KD_OK;
 
@@ -125,9 +123,9 @@ out:
  * more of them, and memory for activations no longer grows with the batch. */
 enum { CPU_PIECE_TOKENS = 2048 };
 
-/* How many of the N >= 1 examples OWN come next: pieces of about equal tokens.  One
- * piece where compat normalises over all of a batch. */
-static int64_t piece_of(const struct kd_session *s, const int64_t *own, int64_t n)
+/* Pieces of about equal tokens.  One piece where compat normalises over all of a batch.
+ */
+int64_t kd_session_piece(const struct kd_session *s, const int64_t *own, int64_t n)
 {
     int64_t total = 0, sum = 0, pieces, taken = 0;
 
@@ -143,21 +141,26 @@ static int64_t piece_of(const struct kd_session *s, const int64_t *own, int64_t 
     return taken;
 }
 
-/* The objective over the N examples OWN of BATCH; N may be 0. */
-static int run_piece(struct update_arg *u, int64_t batch, const int64_t *own, int64_t n,
-                     kd_param_ready_fn ready, void *ready_arg,
-                     double terms[KD_MAX_TERMS])
+struct kd_batch_rules kd_session_rules(const struct kd_session *s,
+                                       const struct kd_epoch_plan *plan, int64_t batch)
 {
-    struct kd_session *s = u->s;
-    struct kd_batch_rules rules = {s->o->compat == KD_COMPAT_SEQ2SEQ,
-                                   padded_to(s, u->plan, batch)};
+    return (struct kd_batch_rules){s->o->compat == KD_COMPAT_SEQ2SEQ,
+                                   padded_to(s, plan, batch)};
+}
+
+int kd_session_run_piece(struct kd_session *s, const struct kd_batch_rules *rules,
+                         const struct kd_counts *counts, int64_t step,
+                         const int64_t *own, int64_t n, kd_param_ready_fn ready,
+                         void *ready_arg, double terms[KD_MAX_TERMS])
+{
     struct kd_ctx ctx = {.be = s->run->be,
                          .arena = s->arena,
                          .tape = s->tape,
                          .train = true,
                          .seed = (uint64_t)s->run->common->seed,
-                         .step = (uint32_t)u->step,
-                         .dtype = s->run->dtype};
+                         .step = (uint32_t)step,
+                         .dtype = s->run->dtype,
+                         .recompute = s->o->recompute};
     struct kd_batch b = {0};
     int rc = KD_OK, ran;
 
@@ -165,10 +168,10 @@ static int run_piece(struct update_arg *u, int64_t batch, const int64_t *own, in
     kd_arena_reset(s->arena);
     if (n > 0)
         rc = kd_batch_build(&s->buffer, s->run->be, s->arena,
-                            kd_model_arch(s->setup->student), &rules, s->corpus, own, n,
+                            kd_model_arch(s->setup->student), rules, s->corpus, own, n,
                             &b);
-    ran = kd_objective_run(s->objective, &ctx, !rc && n > 0 ? &b : NULL, &u->counts,
-                           ready, ready_arg, terms);
+    ran = kd_objective_run(s->objective, &ctx, !rc && n > 0 ? &b : NULL, counts, ready,
+                           ready_arg, terms);
     return rc ? rc : ran;
 }
 
@@ -180,18 +183,20 @@ static int run_micro(void *arg, int64_t micro, kd_param_ready_fn ready, void *re
 {
     struct update_arg *u = arg;
     int64_t batch = u->first_batch + micro, n = 0, from = 0;
+    struct kd_batch_rules rules = kd_session_rules(u->s, u->plan, batch);
     int64_t *own = NULL;
     int rc = KD_OK, ran = KD_OK;
 
     if (!u->failed)
-        rc = own_examples(u, batch, &own, &n);
+        rc = kd_session_own(u->s, u->plan, batch, &own, &n);
     if (rc)
         n = 0;
     do {
-        int64_t m = n > 0 ? piece_of(u->s, own + from, n - from) : 0;
+        int64_t m = n > 0 ? kd_session_piece(u->s, own + from, n - from) : 0;
 
-        ran = run_piece(u, batch, n > 0 ? own + from : NULL, m,
-                        from + m == n ? ready : NULL, ready_arg, terms);
+        ran = kd_session_run_piece(u->s, &rules, &u->counts, u->step,
+                                   n > 0 ? own + from : NULL, m,
+                                   from + m == n ? ready : NULL, ready_arg, terms);
         from += m;
     } while (!ran && from < n);
     free(own);
@@ -328,7 +333,7 @@ static int train_epoch(struct kd_session *s, struct kd_progress *bar, bool *stop
     int64_t first = s->at.in_epoch, n;
     int rc = KD_OK;
 
-    KD_ALL_GO(s->run->comm, plan_epoch(s, s->at.epoch, &plan));
+    KD_ALL_GO(s->run->comm, kd_session_plan(s, s->at.epoch, &plan));
     n = updates_of(s, &plan);
     for (int64_t u = first; u < n && s->at.step < s->total_steps && !*stop; u++) {
         struct update_arg arg = {.s = s,
@@ -380,7 +385,7 @@ static int count_steps(struct kd_session *s)
         return KD_OK;
     }
     for (int64_t e = 0; e < s->o->num_train_epochs; e++) {
-        KD_TRY(plan_epoch(s, e, &plan));
+        KD_TRY(kd_session_plan(s, e, &plan));
         s->total_steps += updates_of(s, &plan);
         kd_plan_free(&plan);
     }
@@ -454,6 +459,7 @@ static int reduce(void *comm, double *v, int64_t n)
     return kd_allreduce_f64(comm, v, n, KD_SUM);
 }
 
+<<<<<<< HEAD
 static struct kd_optim_options optim_options(const struct kd_session *s)
 {
     const struct kd_training_options *o = s->o;
@@ -476,6 +482,12 @@ static int check_optimiser(const struct kd_training_options *o)
         return KD_FAIL(KD_EUSAGE, "--moments is the type of AdamW's; with --adafactor "
                                   "only float32 is allowed");
     return KD_OK;
+=======
+struct kd_optim_options kd_session_optim(const struct kd_training_options *o)
+{
+    return (struct kd_optim_options){o->adafactor, o->compat == KD_COMPAT_SEQ2SEQ,
+                                     o->weight_decay, o->adam_epsilon};
+>>>>>>> h-memory
 }
 
 static int open_engine(struct kd_session *s)
@@ -489,8 +501,12 @@ static int open_engine(struct kd_session *s)
                                     .max_grad_norm = o->max_grad_norm,
                                     .schedule = (enum kd_schedule)o->lr_scheduler,
                                     .max_skipped_steps = o->max_skipped_steps,
+<<<<<<< HEAD
                                     .zero = o->zero == 1,
                                     .optim = optim_options(s)};
+=======
+                                    .optim = kd_session_optim(o)};
+>>>>>>> h-memory
     struct kd_objective_options objective = s->setup->objective;
     int rc;
 
@@ -503,6 +519,7 @@ static int open_engine(struct kd_session *s)
     rc = rc ? rc : kd_tape_new(be, &s->tape);
     rc = rc ? rc : kd_arena_new(be, &s->arena);
     KD_ALL(s->run->comm, rc);
+    kd_arena_reserve(s->arena, s->arena_bytes);
     return kd_trainer_new(s->run->comm, ps, &to, &s->trainer);
 }
 
@@ -546,6 +563,7 @@ static int open_session(struct kd_session *s)
     struct kd_comm *comm = s->run->comm;
 
     KD_TRY(open_corpus(s));
+    KD_TRY(kd_session_memory(s));
     KD_TRY(open_engine(s));
     KD_ALL(comm, kd_session_fingerprint(s));
     KD_ALL(comm, kd_path_join(s->run->common->output_dir, "model", &s->model_path));
@@ -557,8 +575,13 @@ static int open_session(struct kd_session *s)
     kd_info("%lld parameters, %lld examples, %lld updates; %.1f MB of optimiser state "
             "a rank",
             (long long)kd_params_count(kd_model_params(s->setup->student)),
+<<<<<<< HEAD
             (long long)s->n, (long long)s->total_steps,
             (double)kd_optim_bytes(kd_trainer_optim(s->trainer)) / 1e6);
+=======
+            (long long)s->n, (long long)s->total_steps);
+    kd_memory_tell(&s->memory);
+>>>>>>> h-memory
     return KD_OK;
 }
 
@@ -620,9 +643,12 @@ int kd_train(struct kd_run *run, const struct kd_training_options *o,
     KD_GO(check_optimiser(o));
     KD_GO(open_session(&s));
     KD_GO(loop(&s));
+    kd_debug("steps used %zu bytes of arena and %zu bytes of other gradients",
+             kd_arena_peak_bytes(s.arena), kd_tape_peak_bytes(s.tape));
     if (s.test)
         KD_GO(predict(&s));
 out:
+    rc = kd_memory_explain(rc, &s.memory);
     close_session(&s);
     return rc;
 }

@@ -21,7 +21,7 @@ struct kd_training_options {
     int64_t zero;                      /* 1: AdamW sharded over the ranks */
     int moments;                       /* 0 float32, 1 bfloat16 */
     double dropout, attention_dropout; /* NAN: the model's */
-    bool freeze_encoder, freeze_embeds, sortish_sampler, shuffle, do_predict;
+    bool freeze_encoder, freeze_embeds, sortish_sampler, shuffle, do_predict, recompute;
     double val_check_interval;
     int64_t n_train, n_val, n_test, eval_beams, eval_max_gen_length;
     int val_metric; /* enum kd_val_metric */

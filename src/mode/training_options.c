@@ -57,6 +57,8 @@ const struct kd_opt_row kd_training_rows[] = {
     FLAG(freeze_encoder, "false",
          "freeze all that the encoder uses, shared embedding too"),
     FLAG(freeze_embeds, "false", "freeze token and position embeddings"),
+    FLAG(recompute, "false",
+         "keep only the inputs of layers and make the rest again in the backward pass"),
     FLAG(sortish_sampler, "false", "batches of similar lengths"),
     FLAG(shuffle, "true", "new order each epoch; false: corpus order"),
     FLT(val_check_interval, "1.0", 0, KD_NO_MAX,

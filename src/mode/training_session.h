@@ -7,6 +7,7 @@
 #include "training.h"
 
 #include "kdhpc/mode/batch.h"
+#include "memory.h"
 #include "run_dir.h"
 #include "validation.h"
 
@@ -41,10 +42,42 @@ struct kd_session {
     struct kd_training_progress at;
     int64_t total_steps;
     double start_s;
+    struct kd_memory memory;
+    size_t arena_bytes; /* of a step, as planned */
     /* speed since the last line of the log */
     double busy_s;
     int64_t busy_tokens;
 };
+
+/** Plan EPOCH; its batches are the same on every rank.  Local. */
+int kd_session_plan(const struct kd_session *s, int64_t epoch,
+                    struct kd_epoch_plan *plan) KD_MUST_CHECK;
+
+/** Examples of BATCH that this rank owns, in batch order, into *OWN[N_OWN] (the caller
+ * frees it).  Local. */
+int kd_session_own(const struct kd_session *s, const struct kd_epoch_plan *plan,
+                   int64_t batch, int64_t **own, int64_t *n_own) KD_MUST_CHECK;
+
+/** How many of the N >= 1 examples OWN the network takes next at a time.  Local. */
+int64_t kd_session_piece(const struct kd_session *s, const int64_t *own, int64_t n);
+
+/** How examples of BATCH become rows.  Local. */
+struct kd_batch_rules kd_session_rules(const struct kd_session *s,
+                                       const struct kd_epoch_plan *plan, int64_t batch);
+
+/** The objective over the N examples OWN (N may be 0) at STEP, losses divided by
+ * COUNTS.  Collective if the objective reduces. */
+int kd_session_run_piece(struct kd_session *s, const struct kd_batch_rules *rules,
+                         const struct kd_counts *counts, int64_t step,
+                         const int64_t *own, int64_t n, kd_param_ready_fn ready,
+                         void *ready_arg, double terms[KD_MAX_TERMS]) KD_MUST_CHECK;
+
+struct kd_optim_options kd_session_optim(const struct kd_session *s);
+
+/** Estimate the memory that S needs, S->memory and S->arena_bytes: after the
+ * corpus is open and before anything is allocated.  Collective.  KD_ENOMEM says which
+ * option makes it fit. */
+int kd_session_memory(struct kd_session *s) KD_MUST_CHECK;
 
 /** Set S->fingerprint: what must agree for a checkpoint to continue this run bit for
  * bit.  Local. */

@@ -88,22 +88,44 @@ static const int32_t *source_of(const void *arg, int64_t i, int64_t *n)
     return kd_corpus_source(arg, i, n);
 }
 
-/* Outputs of the model for every example, decoded, on every rank. */
-static int generate(struct kd_validation *v, struct kd_run *run, struct kd_model *m,
-                    struct kd_generated *all, char ***lines)
+/* How validation generates. */
+static int resolve(const struct kd_validation *v, const struct kd_run *run,
+                   struct kd_model *m, struct kd_generation *g)
 {
     struct kd_generation_options go;
-    struct kd_generation g = {0};
-    struct kd_generated_set set = {0};
-    int64_t *ids = NULL;
-    int rc = KD_OK;
 
     kd_generation_options_unset(&go);
     go.num_beams = v->o->eval_beams;
     go.max_length = v->o->eval_max_gen_length;
     go.num_return_sequences = 1;
-    KD_ALL_GO(run->comm, kd_generation_resolve(&go, v->model_dir, m,
-                                               (uint64_t)run->common->seed, &g));
+    return kd_generation_resolve(&go, v->model_dir, m, (uint64_t)run->common->seed, g);
+}
+
+int kd_validation_rehearse(struct kd_validation *v, struct kd_run *run,
+                           struct kd_model *m, int64_t batch_size)
+{
+    struct kd_generation g = {0};
+    int rc;
+
+    KD_TRY(kd_score_rehearse(run, m, v->corpus, v->n, batch_size));
+    if (v->o->val_metric == KD_VAL_LOSS)
+        return KD_OK;
+    KD_TRY(resolve(v, run, m, &g));
+    rc = kd_generate_rehearse(run, m, &g, source_of, v->corpus, v->n, batch_size);
+    kd_generation_free(&g);
+    return rc;
+}
+
+/* Outputs of the model for every example, decoded, on every rank. */
+static int generate(struct kd_validation *v, struct kd_run *run, struct kd_model *m,
+                    struct kd_generated *all, char ***lines)
+{
+    struct kd_generation g = {0};
+    struct kd_generated_set set = {0};
+    int64_t *ids = NULL;
+    int rc = KD_OK;
+
+    KD_ALL_GO(run->comm, resolve(v, run, m, &g));
     KD_ALL_GO(run->comm, kd_calloc(v->n, sizeof *ids, &ids));
     for (int64_t i = 0; i < v->n; i++)
         ids[i] = kd_corpus_id(v->corpus, i);

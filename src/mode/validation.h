@@ -21,6 +21,11 @@ int kd_validation_run(struct kd_validation *v, struct kd_run *run, struct kd_mod
                       const char *prefix, int64_t step, struct kd_json **line,
                       double *metric) KD_MUST_CHECK;
 
+/** Run what needs most memory of an evaluation in batches of BATCH_SIZE; RUN computes
+ * on a planning backend, and M is on it.  Local. */
+int kd_validation_rehearse(struct kd_validation *v, struct kd_run *run,
+                           struct kd_model *m, int64_t batch_size) KD_MUST_CHECK;
+
 void kd_validation_close(struct kd_validation *v);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One block, one loop over blocks: for training (tape), the teacher (no tape) and
- * decoding (cache).
+/* One block, one loop over blocks: for training (tape, which may keep layers' inputs
+ * only), the teacher (no tape) and decoding (cache).
  *
  * x is the residual stream.  Post-norm: x = norm(x + D(sub(x))).  Pre-norm:
  * x = x + D(sub(norm(x))); there the sum is left to the next norm, which adds and
@@ -138,15 +138,16 @@ static int feed_forward(struct kd_block *b, int l, struct kd_var *x,
     return kd_op_feed_forward(b->ctx, &f, x, out);
 }
 
-/* x is the settled input of layer L, which layer L - 1 output. */
-static void tap_between(struct kd_block *b, int l)
+/* X is the settled input of layer L, which layer L - 1 output. */
+static void tap_between(struct kd_block *b, int l, struct kd_var *x)
 {
     const char *stack = b->stack->which == KD_ENC ? "enc" : "dec";
 
+    b->at = x;
     if (l > 0)
-        kd_tap(b->ctx, stack, l - 1, "out", b->x);
+        kd_tap(b->ctx, stack, l - 1, "out", x);
     if (l < b->stack->n)
-        kd_tap(b->ctx, stack, l, "in", b->x);
+        kd_tap(b->ctx, stack, l, "in", x);
 }
 
 static int layer_forward(struct kd_block *b, int l)
@@ -155,7 +156,7 @@ static int layer_forward(struct kd_block *b, int l)
     struct kd_var *in, *sub;
 
     KD_TRY(sublayer_begin(b, &y->self_norm, &in));
-    tap_between(b, l);
+    tap_between(b, l, b->x);
     KD_TRY(self_attention(b, l, in, &sub));
     KD_TRY(sublayer_end(b, &y->self_norm, sub, site_of(b, l, KD_SITE_SELF)));
     if (b->stack->which == KD_DEC) {
@@ -215,15 +216,60 @@ static int carry_layer(struct kd_block *b, struct carry *c)
     return KD_OK;
 }
 
+/* ---- layers that backward makes again ---- */
+
+struct layer_again {
+    struct kd_block block;
+    int layer;
+};
+
+/* From (x, sub, encoder's output) to (x, sub, settled input). */
+static int run_again(const void *arg, struct kd_ctx *ctx,
+                     struct kd_var *const in[KD_SEGMENT_INS],
+                     struct kd_var *out[KD_SEGMENT_OUTS])
+{
+    const struct layer_again *again = arg;
+    struct kd_block b = again->block;
+
+    b.ctx = ctx;
+    b.x = in[0];
+    b.sub = in[1];
+    b.enc = in[2];
+    KD_TRY(layer_forward(&b, again->layer));
+    out[0] = b.x;
+    out[1] = b.sub;
+    out[2] = b.at == in[0] ? NULL : b.at;
+    return KD_OK;
+}
+
+/* Layer L of which only the input and the output stay; a tap between layers that is
+ * neither (pre-norm's settled sum) is kept as well. */
+static int recomputed_layer(struct kd_block *b, int l)
+{
+    const struct layer_again again = {*b, l};
+    bool taps = b->ctx->taps && b->ctx->taps->n > 0;
+    struct kd_segment segment = {run_again, &again, sizeof again,
+                                 b->m->arch.prenorm ? 2 + taps : 1};
+    struct kd_var *in[KD_SEGMENT_INS] = {b->x, b->sub, b->enc}, *out[KD_SEGMENT_OUTS];
+
+    KD_TRY(kd_op_recompute(b->ctx, &segment, in, out));
+    tap_between(b, l, out[2] ? out[2] : in[0]);
+    b->x = out[0];
+    b->sub = out[1];
+    b->sub_site = site_of(b, l, KD_SITE_FFN);
+    return KD_OK;
+}
+
 int kd_block_stack(struct kd_block *b, struct kd_var **out)
 {
     struct kd_norm_vars *norm = &b->stack->final_norm;
     struct kd_norm_desc desc = norm_desc(b);
     struct carry carry;
+    bool again = b->ctx->tape && b->ctx->recompute;
 
     KD_TRY(carry_begin(b, &carry));
     for (int l = 0; l < b->stack->n; l++) {
-        KD_TRY(layer_forward(b, l));
+        KD_TRY(again ? recomputed_layer(b, l) : layer_forward(b, l));
         KD_TRY(carry_layer(b, &carry));
     }
     if (!b->m->arch.final_norm) {
@@ -236,7 +282,7 @@ int kd_block_stack(struct kd_block *b, struct kd_var **out)
     } else {
         KD_TRY(kd_op_norm(b->ctx, &desc, b->x, &norm->gamma, &norm->beta, out));
     }
-    tap_between(b, b->stack->n);
+    tap_between(b, b->stack->n, b->x);
     return kd_taps_keep(b->m->be, b->ctx->taps);
 }
 

@@ -370,6 +370,15 @@ void kd_model_free(struct kd_model *m)
     free(m);
 }
 
+int kd_model_like(struct kd_model *m, struct kd_backend *be, struct kd_model **out)
+{
+    KD_TRY(kd_model_new(be, m->params.dtype, m->config, out));
+    (*out)->arch = m->arch;
+    for (int i = 0; i < m->params.n; i++)
+        (*out)->params.items[i].frozen = m->params.items[i].frozen;
+    return KD_OK;
+}
+
 const struct kd_arch *kd_model_arch(const struct kd_model *m)
 {
     return &m->arch;

@@ -96,6 +96,7 @@ struct kd_block {
     struct kd_decoder *cache; /* one new row per hypothesis; NULL: whole sequences */
 
     struct kd_var *x;   /* the residual stream */
+    struct kd_var *at;  /* x as a layer's taps see it: its settled input */
     struct kd_var *sub; /* pre-norm: a sublayer's output not yet added to x */
     uint32_t sub_site;
 };

@@ -154,6 +154,11 @@ void kd_arena_free(struct kd_arena *a)
     free(a);
 }
 
+void kd_arena_reserve(struct kd_arena *a, size_t bytes)
+{
+    a->dev.want = bytes;
+}
+
 int kd_arena_alloc(struct kd_arena *a, size_t bytes, void **out)
 {
     char *p;

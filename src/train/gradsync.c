@@ -109,7 +109,7 @@ static int find_owned(struct kd_gradsync *s)
     return KD_OK;
 }
 
-static int new_local(struct kd_comm *comm, const struct kd_params *params,
+int kd_gradsync_plan(struct kd_comm *comm, const struct kd_params *params,
                      int64_t bucket_bytes, bool sharded, struct kd_gradsync **out)
 {
     const struct kd_param **order = NULL;
@@ -140,7 +140,7 @@ int kd_gradsync_new(struct kd_comm *comm, const struct kd_params *params,
     int rc;
 
     *out = NULL;
-    rc = kd_agree(comm, new_local(comm, params, bucket_bytes, sharded, out));
+    rc = kd_agree(comm, kd_gradsync_plan(comm, params, bucket_bytes, sharded, out));
     if (rc) {
         kd_gradsync_free(*out);
         *out = NULL;

@@ -16,9 +16,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum {
-    BUCKET_BYTES = 8 << 20
-}; /* large enough for bandwidth, small enough to overlap */
 static const double clip_eps = 1e-6; /* torch.nn.utils.clip_grad_norm_ */
 
 struct kd_trainer {
@@ -62,7 +59,7 @@ int kd_trainer_new(struct kd_comm *comm, struct kd_params *params,
     t->params = params;
     t->o = *o;
     KD_GO(kd_gradsync_new(comm, params,
-                          o->bucket_bytes ? o->bucket_bytes : BUCKET_BYTES, o->zero,
+                          o->bucket_bytes ? o->bucket_bytes : KD_BUCKET_BYTES, o->zero,
                           &t->sync));
     KD_ALL_GO(comm, new_local(t));
     *out = t;

@@ -117,6 +117,17 @@ x = steps("compat1")[0]
 assert x["mlm"] > 100 and x["hid_enc"] > 0 and x["hid_dec"] > 0, x  # smoothing as a sum over about 300 labels
 P
 
+echo "recomputed layers"
+kd_do 1 $sft --max_steps 7 --warmup_steps 2 --recompute --output_dir recompute1
+kd_do 2 $kd --student_encoder_layers 1 --student_decoder_layers 1 --alpha_hid 3 --label_smoothing 0.1 --max_steps 4 \
+    --val_metric rouge2 --n_val 4 --eval_max_gen_length 8 --do_predict --n_test 5 --recompute --output_dir recompute2
+expect_same sft1/model/model.safetensors recompute1/model/model.safetensors
+expect_same kd2/model/model.safetensors recompute2/model/model.safetensors
+check "the same to the bit" <<'P'
+assert lines("recompute1") == lines("sft1")
+assert lines("recompute2") == lines("kd2")
+P
+
 echo "accumulation, corpus order, token budgets"
 kd_do 1 $sft --shuffle false --max_steps 6 --output_dir batch8
 kd_do 2 $sft --shuffle false --max_steps 6 --train_batch_size 4 --gradient_accumulation_steps 2 --output_dir batch4

@@ -96,7 +96,12 @@ void graph_open(struct graph *g)
     assert_int_equal(backend_new(&g->be), KD_OK);
     assert_int_equal(kd_arena_new(g->be, &g->arena), KD_OK);
     assert_int_equal(kd_tape_new(g->be, &g->tape), KD_OK);
-    g->ctx = (struct kd_ctx){g->be, g->arena, g->tape, true, 1234, 5, NULL, KD_F32};
+    g->ctx = (struct kd_ctx){.be = g->be,
+                             .arena = g->arena,
+                             .tape = g->tape,
+                             .train = true,
+                             .seed = 1234,
+                             .step = 5};
 }
 
 void graph_close(struct graph *g)

@@ -7,10 +7,14 @@
  * a pointer into it from outside dies of a segmentation fault; a slot that is handed
  * host memory where it wants its own, or offsets that are not the same on both sides,
  * fails with a line.  New memory is full of NaN.  Nothing is used twice, so a pointer
- * into freed memory shows, too.  Only float32, with the CPU backend's bits. */
+ * into freed memory shows, too.  Only float32, with the CPU backend's bits.
+ *
+ * The environment makes the device small: GUARD_HAS, bytes that it says it has, and
+ * GUARD_GIVES, bytes that it gives.  GUARD_PEAK names a file for the most it gave. */
 #include "kdhpc/base/mem.h"
 #include "kdhpc/tensor/backend.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -21,14 +25,14 @@ enum { PAGE = 4096 };
 
 struct part {
     char *start;
-    size_t bytes;
+    size_t bytes, asked;
 };
 
 struct guard {
     struct kd_backend base;
     struct kd_backend *inner;
     char *region;
-    size_t used;
+    size_t used, given, peak;
     struct part *parts; /* what was given out */
     int64_t n_parts, cap_parts;
 };
@@ -86,9 +90,30 @@ static const void *keys_of(const struct kd_dropout *d)
 
 /* ---- memory ---- */
 
+/* Bytes that the environment says, or OTHERWISE. */
+static size_t size_from(const char *name, size_t otherwise)
+{
+    const char *text = getenv(name);
+
+    return text && *text ? (size_t)strtoull(text, NULL, 10) : otherwise;
+}
+
+static void write_peak(const struct guard *g)
+{
+    const char *path = getenv("GUARD_PEAK");
+    FILE *f = path ? fopen(path, "w") : NULL;
+
+    if (!f)
+        return;
+    fprintf(f, "%zu\n", g->peak);
+    fclose(f);
+}
+
 static void guard_destroy(struct kd_backend *be)
 {
     struct guard *g = guard_of(be);
+
+    write_peak(g);
 
     kd_backend_free(g->inner);
     munmap(g->region, REGION_BYTES);
@@ -103,10 +128,14 @@ static int guard_alloc(struct kd_backend *be, size_t bytes, void **out)
 
     if (padded > REGION_BYTES - g->used)
         return KD_FAIL(KD_ENOMEM, "the guarded region is used up");
+    if (g->given + bytes > size_from("GUARD_GIVES", SIZE_MAX))
+        return KD_FAIL(KD_ENOMEM, "the guarded device gives no more");
     KD_TRY(kd_grow(&g->parts, &g->cap_parts, g->n_parts + 1, sizeof *g->parts));
     *out = g->region + g->used;
-    g->parts[g->n_parts++] = (struct part){*out, padded};
+    g->parts[g->n_parts++] = (struct part){*out, padded, bytes};
     g->used += padded;
+    g->given += bytes;
+    g->peak = g->given > g->peak ? g->given : g->peak;
     set_access(g, PROT_READ | PROT_WRITE);
     memset(*out, 0xff, padded);
     set_access(g, PROT_NONE);
@@ -123,6 +152,7 @@ static void guard_free(struct kd_backend *be, void *p)
             continue;
         if (madvise(p, g->parts[i].bytes, MADV_DONTNEED))
             abort();
+        g->given -= g->parts[i].asked;
         g->parts[i] = g->parts[--g->n_parts];
         return;
     }
@@ -169,9 +199,13 @@ static void *guard_stream(struct kd_backend *be)
 static int guard_mem_info(struct kd_backend *be, size_t *free_bytes,
                           size_t *total_bytes)
 {
-    struct kd_backend *inner = guard_of(be)->inner;
+    struct guard *g = guard_of(be);
 
-    return inner->ops->mem_info(inner, free_bytes, total_bytes);
+    KD_TRY(g->inner->ops->mem_info(g->inner, free_bytes, total_bytes));
+    *total_bytes = size_from("GUARD_HAS", *total_bytes);
+    if (getenv("GUARD_HAS"))
+        *free_bytes = *total_bytes - g->given;
+    return KD_OK;
 }
 
 /* ---- products and attention ---- */

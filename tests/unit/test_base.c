@@ -17,8 +17,10 @@
 
 #include <math.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define LEN(array) (sizeof(array) / sizeof *(array))
@@ -346,6 +348,58 @@ static void a_signal_is_remembered(void **state)
     assert_true(kd_stop_requested());
 }
 
+/* ---- memory ---- */
+
+/* TEXT into ROOT/NAME, with the directories on the way. */
+static void put(const char *root, const char *name, const char *text)
+{
+    char path[512];
+    FILE *f;
+
+    snprintf(path, sizeof path, "%s%s", root, name);
+    for (char *c = path + strlen(root) + 1; *c; c++) {
+        if (*c != '/')
+            continue;
+        *c = '\0';
+        (void)mkdir(path, 0700);
+        *c = '/';
+    }
+    f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+static void control_groups_limit_memory(void **state)
+{
+    char root[] = "/tmp/kdhpc_groups_XXXXXX", remove_all[64];
+    int64_t machine = kd_memory_limit_bytes("/nowhere");
+
+    (void)state;
+    assert_non_null(mkdtemp(root));
+    assert_true(machine > 1 << 20 && machine % 4096 == 0);
+    assert_true(kd_memory_limit_bytes("") <= machine);
+    put(root, "/proc/self/cgroup", "0::/batch/job\n");
+    assert_true(kd_memory_limit_bytes(root) == machine);
+    put(root, "/sys/fs/cgroup/batch/job/memory.max", "max\n");
+    assert_true(kd_memory_limit_bytes(root) == machine);
+    put(root, "/sys/fs/cgroup/batch/memory.max", "900001\n");
+    assert_true(kd_memory_limit_bytes(root) == 900001);
+    put(root, "/sys/fs/cgroup/batch/job/memory.max", "800001\n");
+    assert_true(kd_memory_limit_bytes(root) == 800001);
+    put(root, "/sys/fs/cgroup/memory.max", "700001\n");
+    assert_true(kd_memory_limit_bytes(root) == 700001);
+    put(root, "/proc/self/cgroup", "0::/\n");
+    assert_true(kd_memory_limit_bytes(root) == 700001);
+    put(root, "/sys/fs/cgroup/memory/a/memory.limit_in_bytes", "600001\n");
+    put(root, "/proc/self/cgroup", "7:cpu:/\n5:cpuset,memory:/a/b/c\n0::/other\n");
+    assert_true(kd_memory_limit_bytes(root) == 600001);
+    put(root, "/proc/self/cgroup", "broken\n7:memory\n");
+    assert_true(kd_memory_limit_bytes(root) == machine);
+    snprintf(remove_all, sizeof remove_all, "rm -r %s", root);
+    assert_int_equal(system(remove_all), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -359,6 +413,7 @@ int main(void)
         cmocka_unit_test(utf8_is_validated),
         cmocka_unit_test(nearest_name_is_near),
         cmocka_unit_test(files_are_whole),
+        cmocka_unit_test(control_groups_limit_memory),
         cmocka_unit_test(json_reads),
         cmocka_unit_test(json_writes),
         cmocka_unit_test(a_signal_is_remembered),

@@ -87,6 +87,27 @@ int kd_op_cross_attention(struct kd_ctx *ctx, const struct kd_attention_desc *de
                           struct kd_var *q, struct kd_var *kv,
                           struct kd_var **out) KD_MUST_CHECK;
 
+enum { KD_SEGMENT_INS = 3, KD_SEGMENT_OUTS = 3 };
+
+/** A part of a forward pass: from the inputs IN (all but in[0] may be NULL) it makes
+ * the results OUT, which have the shape of in[0] (NULL: absent).  It may overwrite the
+ * value of in[1].  CTX has a tape and no taps. */
+struct kd_segment {
+    int (*run)(const void *arg, struct kd_ctx *ctx,
+               struct kd_var *const in[KD_SEGMENT_INS],
+               struct kd_var *out[KD_SEGMENT_OUTS]);
+    const void *arg; /* copied; what it points to lives until after backward */
+    size_t arg_bytes;
+    int n_out; /* at most KD_SEGMENT_OUTS; further results are dropped */
+};
+
+/** Run a part and keep only its inputs and results: backward makes the rest again.
+ * Values and gradients have the bits that they have without.  Parameters that the part
+ * reads are read by nothing else.  CTX has a tape. */
+int kd_op_recompute(struct kd_ctx *ctx, const struct kd_segment *segment,
+                    struct kd_var *const in[KD_SEGMENT_INS],
+                    struct kd_var *out[KD_SEGMENT_OUTS]) KD_MUST_CHECK;
+
 /** A language-model head: logits = scale * h W^T + bias. */
 struct kd_head {
     struct kd_var *w;  /* [V, d] */
@@ -112,17 +133,22 @@ struct kd_head_loss_sums {
 /** Head and losses of rows h [n, d], a chunk of rows at a time: logits never exist as a
  * whole, and gradients of h and W are made on the way, while the chunk is in cache.
  * H_TEACHER and TEACHER may be NULL. ROWS_OUT: NULL or host [n, 4] float64 (ce, smooth,
- * kl, correct of each row).  Waits for the sums. */
+ * kl, correct of each row).  Waits for the sums; with CTX->later and without ROWS_OUT,
+ * SUMS are zero until kd_later_wait, and must stay where they are. */
 int kd_op_head_loss(struct kd_ctx *ctx, const struct kd_head *head, struct kd_var *h,
                     const struct kd_head *teacher, struct kd_var *h_teacher,
                     const struct kd_head_loss_desc *desc,
                     struct kd_head_loss_sums *sums, double *rows_out) KD_MUST_CHECK;
 
 /** *SUM = sum_r mask_r |s_r - t_r|^2 (rows standardised first if NORMALIZE) and W times
- * its gradient into s. */
+ * its gradient into s.  Waits, or leaves SUM to kd_later_wait, as kd_op_head_loss. */
 int kd_op_hidden_mse(struct kd_ctx *ctx, struct kd_var *s, struct kd_var *t,
                      const float *row_mask, bool normalize, float w,
                      double *sum) KD_MUST_CHECK;
+
+/** Fill the sums that losses left to CTX->later, in the order of their calls; before
+ * the arena is reset.  Waits. */
+int kd_later_wait(struct kd_ctx *ctx) KD_MUST_CHECK;
 
 /** Sums over two blocks [rows, d]: values, n s, n t, n s^2, ... for kd_op_block_mse. */
 struct kd_block_sums {

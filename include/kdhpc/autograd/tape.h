@@ -49,16 +49,24 @@ struct kd_taps {
                             so that its own memory may go */
 };
 
+/** Sums of losses whose rows are still in backend memory, in the order of their ops;
+ * kd_later_wait brings them.  Zero-initialise. */
+struct kd_later {
+    struct kd_row_sums *first, *last; /* in the arena */
+};
+
 /** What every op needs to know. */
 struct kd_ctx {
     struct kd_backend *be;
     struct kd_arena *arena;
-    struct kd_tape *tape; /* NULL: no gradient */
-    bool train;           /* dropout on */
-    uint64_t seed;        /* of dropout */
-    uint32_t step;        /* of dropout */
-    struct kd_taps *taps; /* NULL: none asked for */
-    enum kd_dtype dtype;  /* of activations: KD_F32 (the default), KD_BF16 */
+    struct kd_tape *tape;   /* NULL: no gradient */
+    bool train;             /* dropout on */
+    uint64_t seed;          /* of dropout */
+    uint32_t step;          /* of dropout */
+    struct kd_taps *taps;   /* NULL: none asked for */
+    enum kd_dtype dtype;    /* of activations: KD_F32 (the default), KD_BF16 */
+    bool recompute;         /* with a tape: layers are made again in backward */
+    struct kd_later *later; /* where losses leave their sums; NULL: they wait */
 };
 
 /** A new var over V in CTX's arena, without a gradient yet.  Local. */

@@ -22,4 +22,9 @@ int kd_grow(void *array, int64_t *cap, int64_t need, size_t size) KD_MUST_CHECK;
 /** Peak resident set of this process in bytes.  Local. */
 int64_t kd_peak_rss_bytes(void);
 
+/** Memory that this process may have on its machine: what is built in, or less by the
+ * least limit of the control groups (version 2 or 1) that hold the process.  ROOT is
+ * "", or the directory under which a test keeps its proc and sys.  Local. */
+int64_t kd_memory_limit_bytes(const char *root);
+
 #endif

@@ -27,7 +27,8 @@ struct kd_generation {
     int32_t
         *suppress; /* ids never produced (bad words of one id); owned, NULL if none */
     int n_suppress;
-    uint64_t seed; /* of sampling */
+    uint64_t seed;     /* of sampling */
+    int64_t max_steps; /* leave off after so many, whatever there is; 0: never */
 };
 
 /** Fill G from generation_config.json (GENERATION, may be NULL), else from the config's

@@ -46,6 +46,12 @@ int kd_generate_dealt(struct kd_run *run, struct kd_model *m,
                       int64_t batch_size, const char *progress_label,
                       bool (*stop)(void), struct kd_generated_set *out) KD_MUST_CHECK;
 
+/** Generate for the batch that needs most memory, the longest sources', for a few
+ * steps; RUN computes on a planning backend, and M is on it.  Local. */
+int kd_generate_rehearse(struct kd_run *run, struct kd_model *m,
+                         const struct kd_generation *g, kd_source_fn source,
+                         const void *arg, int64_t n, int64_t batch_size) KD_MUST_CHECK;
+
 /** Collect the sets on every rank into rows in index order, all N sources.  Collective.
  */
 int kd_generated_gather(struct kd_run *run, const struct kd_generated_set *local,
@@ -92,5 +98,11 @@ int kd_score_corpus(struct kd_run *run, struct kd_model *m,
                     const struct kd_corpus *corpus, int64_t n, int64_t batch_size,
                     const char *progress_label, struct kd_scores *out) KD_MUST_CHECK;
 void kd_scores_free(struct kd_scores *s);
+
+/** Score the batches of this rank that need most memory; RUN computes on a planning
+ * backend, and M is on it.  Local. */
+int kd_score_rehearse(struct kd_run *run, struct kd_model *m,
+                      const struct kd_corpus *corpus, int64_t n,
+                      int64_t batch_size) KD_MUST_CHECK;
 
 #endif

@@ -20,6 +20,11 @@ int kd_model_new(struct kd_backend *be, enum kd_dtype dtype,
                  const struct kd_json *config, struct kd_model **out) KD_MUST_CHECK;
 void kd_model_free(struct kd_model *m);
 
+/** A model of M's shape, dropouts and frozen parameters on BE, values zero, without
+ * gradients: for plans of memory.  Local.  KD_ENOMEM. */
+int kd_model_like(struct kd_model *m, struct kd_backend *be,
+                  struct kd_model **out) KD_MUST_CHECK;
+
 const struct kd_arch *kd_model_arch(const struct kd_model *m);
 struct kd_params *kd_model_params(struct kd_model *m);
 struct kd_json *

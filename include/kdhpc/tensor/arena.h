@@ -21,6 +21,10 @@ struct kd_arena_mark {
 int kd_arena_new(struct kd_backend *be, struct kd_arena **out) KD_MUST_CHECK;
 void kd_arena_free(struct kd_arena *a);
 
+/** Make A's first block of backend memory hold BYTES, which a plan says it will need:
+ * then it never grows on the way there.  Local; before the first allocation. */
+void kd_arena_reserve(struct kd_arena *a, size_t bytes);
+
 /** BYTES of backend memory, 64-byte aligned, valid until reset or release.  Local.
  * KD_ENOMEM. */
 int kd_arena_alloc(struct kd_arena *a, size_t bytes, void **out) KD_MUST_CHECK;

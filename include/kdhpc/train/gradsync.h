@@ -16,6 +16,8 @@
 
 struct kd_gradsync;
 
+enum { KD_BUCKET_BYTES = 8 << 20 }; /* enough for bandwidth, small enough to overlap */
+
 /** Plan buckets of about BUCKET_BYTES over the trainable parameters of PARAMS, which
  * has gradients.  SHARDED has a meaning with more than one rank.  Collective.  COMM and
  * PARAMS are borrowed. */
@@ -23,6 +25,11 @@ int kd_gradsync_new(struct kd_comm *comm, const struct kd_params *params,
                     int64_t bucket_bytes, bool sharded,
                     struct kd_gradsync **out) KD_MUST_CHECK;
 void kd_gradsync_free(struct kd_gradsync *s);
+
+/** The same for one who only asks what this rank would own.  Local. */
+int kd_gradsync_plan(struct kd_comm *comm, const struct kd_params *params,
+                     int64_t bucket_bytes, bool sharded,
+                     struct kd_gradsync **out) KD_MUST_CHECK;
 
 /** The slab ranges whose sums this rank gets, ascending and not empty: OWNED[*N], or
  * NULL if all ranks get all sums.  Local; borrowed from S. */

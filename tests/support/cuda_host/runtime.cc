@@ -22,6 +22,23 @@ constexpr int DEVICES = 3, MOST_DEVICES = 8, SM_MAJOR = 9, SM_MINOR = 0, PROCESS
 cudaError_t last_error;
 int current_device;
 size_t allocated;
+
+/* The most that was allocated; its number goes to the file that EMULATED_PEAK names. */
+struct high_water {
+    size_t bytes;
+
+    ~high_water()
+    {
+        const char *path = getenv("EMULATED_PEAK");
+        FILE *f = path ? fopen(path, "w") : nullptr;
+
+        if (!f)
+            return;
+        fprintf(f, "%zu\n", bytes);
+        fclose(f);
+    }
+} peak;
+
 std::map<const char *, size_t> allocations;
 
 /* KD_HOST_DEVICES in the environment says how many there are. */
@@ -178,6 +195,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes)
         return kd_host_error(cudaErrorMemoryAllocation);
     memset(*p, 0xff, bytes);
     allocated += bytes;
+    peak.bytes = allocated > peak.bytes ? allocated : peak.bytes;
     allocations[static_cast<char *>(*p)] = bytes;
     return cudaSuccess;
 }
