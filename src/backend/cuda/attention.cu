@@ -49,26 +49,6 @@ template <typename S> struct running {
 
 template <typename S> using scores = float[S::MT][S::WARP_KEYS / 8][4];
 
-/* Scores of keys that a row does not see are -inf: POS is the position of the warp's
- * first row, KEY that of its first key. */
-template <typename S>
-__device__ __forceinline__ void mask_scores(scores<S> &s, bool causal, int pos, int key,
-                                            int n_keys)
-{
-    const int g = lane_id() / 4, t = lane_id() % 4;
-
-#pragma unroll
-    for (int i = 0; i < 2 * S::MT; i++) {
-        const int seen = attention_keys_end(causal, pos + g + 8 * i, 1, n_keys) - key;
-
-#pragma unroll
-        for (int j = 0; j < S::WARP_KEYS / 4; j++) {
-            if (j / 2 * 8 + 2 * t + j % 2 >= seen)
-                s[i / 2][j / 2][i % 2 * 2 + j % 2] = -INFINITY;
-        }
-    }
-}
-
 __device__ __forceinline__ float quad_max(float v)
 {
     v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 1));
@@ -128,7 +108,7 @@ __device__ __forceinline__ void attend(const problem<typename S::T> &p, running<
 
     product_nt(s, q, k);
     if (key + S::WARP_KEYS > n_keys || (p.causal && key + S::WARP_KEYS > pos + 1))
-        mask_scores<S>(s, p.causal, pos, key, n_keys);
+        hide_keys(s, p.causal, pos, key, n_keys);
     softmax_step<S>(run, s, p.scale2);
     if (p.drop.on)
         drop_rows(p.drop, drop_site(p.drop, (int)blockIdx.y), p.drop.row_keys + q_row,
@@ -270,7 +250,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
               part = S::SPLIT == 1 ? 0 : warp_id(),
               row = S::SPLIT == 1 ? warp_id() * S::WARP_ROWS : 0, n = t.n - row,
               pos = t.first + row,
-              warp_end = attention_keys_end(p.causal, pos, n, n_keys);
+              warp_end = warp_keys_end<S::MT>(p.causal, pos, n, n_keys);
     const int64_t q_row = p.q_offsets[t.seq] + pos;
     T *own = shared + row * S::LD, *buffers = shared + S::ROWS * S::LD;
 
