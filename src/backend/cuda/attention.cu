@@ -302,15 +302,15 @@ template <typename S> int launch(struct kd_backend *be, const struct kd_attentio
     return cuda_check_launch("attention");
 }
 
-/* WIDE: with tiles of 128 rows for long sequences. */
-template <typename T, int HD, int KEYS, int SPLIT_KEYS, bool WIDE>
+/* WIDE_KEYS: keys of a tile for long sequences, whose tiles have 128 rows; 0: none. */
+template <typename T, int HD, int KEYS, int SPLIT_KEYS, int WIDE_KEYS>
 int choose(struct kd_backend *be, const struct kd_attention *a)
 {
     if (a->q_seqs.max_len <= 16)
         return launch<shape<T, HD, 1, SPLIT_KEYS, ATTENTION_WARPS>>(be, a);
-    if constexpr (WIDE) {
+    if constexpr (WIDE_KEYS > 0) {
         if (attention_wide_pays(&a->q_seqs, 128, a->n_heads, cuda_of(be)->n_sm))
-            return launch<shape<T, HD, 2, KEYS, 1>>(be, a);
+            return launch<shape<T, HD, 2, WIDE_KEYS, 1>>(be, a);
     }
     return launch<shape<T, HD, 1, KEYS, 1>>(be, a);
 }
@@ -321,12 +321,12 @@ int by_head_size(struct kd_backend *be, const struct kd_attention *a)
     constexpr bool half = sizeof(T) == 2;
 
     if (a->head_dim <= 16)
-        return choose<T, 16, 64, 128, false>(be, a);
+        return choose<T, 16, 64, 128, 0>(be, a);
     if (a->head_dim <= 32)
-        return choose<T, 32, 64, 128, false>(be, a);
+        return choose<T, 32, 64, 128, 0>(be, a);
     if (a->head_dim <= 64)
-        return choose < T, 64, 64, half ? 128 : 64, half > (be, a);
-    return choose < T, 128, 32, half ? 64 : 32, half > (be, a);
+        return choose < T, 64, 64, half ? 128 : 64, half ? 64 : 32 > (be, a);
+    return choose < T, 128, 32, half ? 64 : 32, half ? 32 : 0 > (be, a);
 }
 
 } // namespace

@@ -39,6 +39,10 @@ template <typename T> struct back {
     float2 *stats; /* [H, n_q]: lse log2(e), delta */
 };
 
+/* Whether one kernel, with dropout or without, does as well as two: in float32 there
+ * are no fragments to keep. */
+template <typename T> constexpr bool WHOLE = sizeof(T) == 4;
+
 template <typename S> using scores = float[S::MT][S::PART / 8][4];
 template <typename S> using sums = float[S::MT][S::HD / 8][4];
 
@@ -483,7 +487,7 @@ int choose_keys(struct kd_backend *be, const struct kd_attention *d, const back<
         if (attention_wide_pays(&d->kv_seqs, 128, d->n_kv_heads, cuda_of(be)->n_sm))
             return b.a.drop.on
                        ? launch_keys<shape<T, HD, 2, STEP, PART, true>>(be, d, b)
-                       : launch_keys<shape<T, HD, 2, STEP, PART, false>>(be, d, b);
+                       : launch_keys<shape<T, HD, 2, STEP, PART, WHOLE<T>>>(be, d, b);
     }
     return launch_keys<shape<T, HD, 1, STEP, PART, true>>(be, d, b);
 }
@@ -496,7 +500,8 @@ int choose_queries(struct kd_backend *be, const struct kd_attention *d,
         if (attention_wide_pays(&d->q_seqs, 128, d->n_heads, cuda_of(be)->n_sm))
             return b.a.drop.on
                        ? launch_queries<shape<T, HD, 2, STEP, PART, true>>(be, d, b)
-                       : launch_queries<shape<T, HD, 2, STEP, PART, false>>(be, d, b);
+                       : launch_queries<shape<T, HD, 2, STEP, PART, WHOLE<T>>>(be, d,
+                                                                               b);
     }
     return launch_queries<shape<T, HD, 1, STEP, PART, true>>(be, d, b);
 }
@@ -521,8 +526,7 @@ int by_head_size(struct kd_backend *be, const struct kd_attention *d, const back
     if (d->head_dim <= 32)
         return launch_all<T, 32, 64, 32, 32, false>(be, d, b);
     if (d->head_dim <= 64)
-        return launch_all < T, 64, half ? 64 : 32, half ? 16 : 32, 32,
-               half > (be, d, b);
+        return launch_all < T, 64, half ? 64 : 32, 16, 32, true > (be, d, b);
     return launch_all < T, 128, half ? 32 : 16, half ? 32 : 16, half ? 32 : 16,
            false > (be, d, b);
 }
