@@ -12,6 +12,12 @@
  * With P the probabilities, M the dropout factors and dP = dout v^T:
  * dS = P (M dP - delta), dq = scale dS k, dk = scale dS^T q, dv = (M P)^T dout.
  *
+ * In bfloat16 what a warp owns stays in registers as fragments; only the other side's
+ * rows are read in the loops, at head size 64 by 16 ldmatrix for the 64 mma of 16
+ * queries in keys and by 24 for the 96 of 32 keys in queries: 64 and 96 of the some 100
+ * and 150 cycles that the products take.  Without dropout both have 255 registers on
+ * sm_90 and spill none in the loops; two blocks of 74 KiB share a multiprocessor.
+ *
  * Bound: 14 hd flops per query and key it sees, 8 in keys and 6 in queries; the scores
  * are made twice so that sums need no atomics. */
 #include "attention_tile.h"
@@ -28,8 +34,10 @@ struct shape {
     static constexpr int HD = HD_, MT = MT_, STEP = STEP_, PART = PART_,
                          WARP_ROWS = 16 * MT, ROWS = WARP_ROWS * ATTENTION_WARPS,
                          LD = TILE_LD<T, HD>;
-    static constexpr bool KEEP = sizeof(T) == 2 && HD <= 64, DROPS = DROPS_;
-    static constexpr size_t TILES = (2 * ROWS + 4 * STEP) * ROW_BYTES<T, HD>;
+    static constexpr bool KEEP = sizeof(T) == 2, DROPS = DROPS_;
+    static constexpr size_t TILES = (2 * ROWS + 4 * STEP) * ROW_BYTES<T, HD>,
+                            STATS = 2 * STEP * (sizeof(float2) + sizeof(uint64_t));
+    static_assert(TILES + STATS <= MOST_SHARED, "every device can run it");
 };
 
 template <typename T> struct back {
@@ -135,14 +143,13 @@ __device__ __forceinline__ uint32_t keep_columns(const struct drop &d, uint32_t 
 /* What was kept of transposed scores: bit (n % 8) * 4 + i of BITS[m][n / 8] belongs to
  * element [m][n][i]. */
 template <typename S> struct kept {
-    uint32_t bits[S::MT][(S::PART + 63) / 64];
+    uint32_t bits[S::MT][(S::PART + 63) / 64] = {};
 
-    __device__ __forceinline__ kept(const struct drop &d, uint32_t site,
-                                    const uint64_t *keys, int first_key)
+    __device__ __forceinline__ void draw(const struct drop &d, uint32_t site,
+                                         const uint64_t *keys, int first_key)
     {
         const int g = lane_id() / 4, t = lane_id() % 4;
 
-        memset(bits, 0, sizeof bits);
 #pragma unroll
         for (int m = 0; m < S::MT; m++) {
 #pragma unroll
@@ -228,16 +235,18 @@ keys_step(const problem<typename S::T> &a, const L &k, const L &v, const queries
           int from, int head, int key, int query, sums<S> &dk, sums<S> &dv)
 {
     const typename S::T *q = of.q + from * S::LD, *dout = of.dout + from * S::LD;
+    const bool drops = S::DROPS && a.drop.on;
+    kept<S> keep;
     scores<S> s, ds;
 
+    if (drops) /* first, while few registers are in use */
+        keep.draw(a.drop, drop_site(a.drop, head), of.keys + from, key);
     product_nt(s, k, q);
     if (a.causal && query < key + S::WARP_ROWS - 1)
         hide_queries<S>(s, key, query);
     product_nt(ds, v, dout);
-    if (S::DROPS && a.drop.on)
-        score_gradients<S>(
-            a, of.stats + from,
-            kept<S>(a.drop, drop_site(a.drop, head), of.keys + from, key), s, ds);
+    if (drops)
+        score_gradients<S>(a, of.stats + from, keep, s, ds);
     else
         score_gradients<S>(a, of.stats + from, all_kept(), s, ds);
     product_nn(dv, s, dout);
@@ -455,8 +464,7 @@ int launch_keys(struct kd_backend *be, const struct kd_attention *d,
     const dim3 grid((unsigned)attention_slots(&d->kv_seqs, S::ROWS),
                     (unsigned)d->n_kv_heads);
 
-    const size_t bytes =
-        S::TILES + 2 * S::STEP * (sizeof(float2) + sizeof(uint64_t)); /* and stats */
+    const size_t bytes = S::TILES + S::STATS; /* and stats */
 
     b.a.one_tile = attention_one_tile(&d->kv_seqs, S::ROWS);
     KD_TRY(cuda_allow_shared(reinterpret_cast<const void *>(keys_kernel<S>), bytes));
@@ -527,8 +535,7 @@ int by_head_size(struct kd_backend *be, const struct kd_attention *d, const back
         return launch_all<T, 32, 64, 32, 32, false>(be, d, b);
     if (d->head_dim <= 64)
         return launch_all < T, 64, half ? 64 : 32, 16, 32, true > (be, d, b);
-    return launch_all < T, 128, half ? 32 : 16, half ? 32 : 16, half ? 32 : 16,
-           false > (be, d, b);
+    return launch_all < T, 128, half ? 32 : 16, 16, half ? 32 : 16, false > (be, d, b);
 }
 
 template <typename T>

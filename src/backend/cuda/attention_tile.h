@@ -20,6 +20,9 @@ enum { ATTENTION_WARPS = 4, ATTENTION_THREADS = ATTENTION_WARPS * WARP };
 
 constexpr float LOG2_E = 1.44269504f;
 
+/* What a block may have of shared memory on the device with the least, sm_80. */
+constexpr size_t MOST_SHARED = 163 << 10;
+
 template <typename T> struct window {
     T *data;
     int64_t ld;
