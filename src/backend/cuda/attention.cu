@@ -8,10 +8,10 @@
  * sequence's beams share its many keys) they have the same rows and a quarter of the
  * keys each, and their sums are merged in the order of the warps.
  *
- * In bfloat16 a warp of 32 rows needs 32 ldmatrix for 128 mma at head size 64, 128 of
- * the some 200 cycles that these take.  It has 252 registers on sm_90, none of them
- * spilled, and its block 54 KiB, so that two blocks share a multiprocessor; three do
- * with 16 rows to a warp.
+ * In bfloat16 a warp of 32 rows needs 32 ldmatrix for 128 mma at head size 64; by
+ * calculation they take 128 of the products' some 200 cycles.  It has 254 registers on
+ * sm_90, none of them spilled, and its block 54 KiB, so that two blocks share a
+ * multiprocessor; three do with 16 rows to a warp.
  *
  * Bound: 4 hd flops per query and key it sees (half of all for causal), 2 hd values
  * read per key and tile of queries.  With dropout the ten rounds of Philox for eight
@@ -139,8 +139,7 @@ __device__ __forceinline__ void finish(const problem<typename S::T> &p, running<
             p.lse[(q_row + g + 8 * i) * p.n_heads + head] =
                 run.top[i / 2][i % 2] * p.scale + logf(sum);
     }
-    warp_store(own, run.out, factor,
-               {p.out.data + q_row * p.out.ld + head * p.hd, p.out.ld}, n, p.hd,
+    warp_store(own, run.out, factor, window_at(p.out, q_row, head * p.hd), n, p.hd,
                p.packed);
 }
 
@@ -224,21 +223,6 @@ __device__ inline void merge_parts(const problem<typename S::T> &p, const float 
     }
 }
 
-/* Tile J of the sequence's keys and values on its way into BUFFER. */
-template <typename S>
-__device__ __forceinline__ void fetch(const problem<typename S::T> &p, int64_t kv_row,
-                                      int n_keys, int j, typename S::T *buffer)
-{
-    const int64_t row = kv_row + j * S::KEYS;
-    const int col = (int)blockIdx.y / p.group * p.hd, n = n_keys - j * S::KEYS;
-
-    tile_load<typename S::T, S::HD, S::KEYS>(
-        buffer, {p.k.data + row * p.k.ld + col, p.k.ld}, n, p.hd, p.packed);
-    tile_load<typename S::T, S::HD, S::KEYS>(buffer + S::KEYS * S::LD,
-                                             {p.v.data + row * p.v.ld + col, p.v.ld}, n,
-                                             p.hd, p.packed);
-}
-
 template <typename S>
 __global__ void __launch_bounds__(ATTENTION_THREADS)
     attention_kernel(const problem<typename S::T> p)
@@ -260,10 +244,10 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
     const int64_t q_row = p.q_offsets[t.seq] + pos;
     T *own = shared + row * S::LD, *buffers = shared + S::ROWS * S::LD;
 
-    tile_load<T, S::HD, S::ROWS>(
-        shared, {p.q.data + (q_row - row) * p.q.ld + (int)blockIdx.y * p.hd, p.q.ld},
-        t.n, p.hd, p.packed);
-    fetch<S>(p, kv_row, end, 0, buffers);
+    tile_load<T, S::HD, S::ROWS>(shared,
+                                 window_at(p.q, q_row - row, (int)blockIdx.y * p.hd),
+                                 t.n, p.hd, p.packed);
+    fetch_keys<T, S::HD, S::KEYS>(p, kv_row, end, 0, buffers);
     cp_async_wait();
     __syncthreads();
 
@@ -274,20 +258,17 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
         const T *k = buffers + (2 * (j % 2) * S::KEYS + part * S::WARP_KEYS) * S::LD;
         const int key = j * S::KEYS + part * S::WARP_KEYS;
 
-        if (j > 0) { /* this tile is there, and nobody reads the other buffer */
-            cp_async_wait();
-            __syncthreads();
-        }
         if ((j + 1) * S::KEYS < end)
-            fetch<S>(p, kv_row, end, j + 1,
-                     buffers + 2 * ((j + 1) % 2) * S::KEYS * S::LD);
+            fetch_keys<T, S::HD, S::KEYS>(
+                p, kv_row, end, j + 1, buffers + 2 * ((j + 1) % 2) * S::KEYS * S::LD);
         if (n > 0 && key < warp_end)
             attend<S>(p, run, q, q_row, pos, n, key, n_keys, k, k + S::KEYS * S::LD);
+        cp_async_wait(); /* the next tile is there, nobody reads this one any more */
+        __syncthreads();
     }
     if constexpr (S::SPLIT == 1) {
         finish<S>(p, run, q_row, n, own);
     } else {
-        __syncthreads();
         leave_part<S>(run, reinterpret_cast<float *>(buffers));
         __syncthreads();
         merge_parts<S>(p, reinterpret_cast<float *>(buffers), q_row, n);

@@ -14,9 +14,10 @@
  *
  * In bfloat16 what a warp owns stays in registers as fragments; only the other side's
  * rows are read in the loops, at head size 64 by 16 ldmatrix for the 64 mma of 16
- * queries in keys and by 24 for the 96 of 32 keys in queries: 64 and 96 of the some 100
- * and 150 cycles that the products take.  Without dropout both have 255 registers on
- * sm_90 and spill none in the loops; two blocks of 74 KiB share a multiprocessor.
+ * queries in keys and by 24 for the 96 of 32 keys in queries.  By calculation those
+ * take 64 and 96 of the some 100 and 150 cycles of the products.  Both have 255
+ * registers on sm_90 and spill none in the loops (keys with dropout: ten); two blocks
+ * of 74 KiB share a multiprocessor.
  *
  * Bound: 14 hd flops per query and key it sees, 8 in keys and 6 in queries; the scores
  * are made twice so that sums need no atomics. */
@@ -26,8 +27,8 @@ namespace
 {
 
 /* MT: 16-row tiles of a warp; STEP: rows of the tiles that the block goes over; PART:
- * how many of these a warp works on at a time; DROPS: may have dropout (a kernel
- * without it needs fewer registers). */
+ * how many of these a warp works on at a time; DROPS: keys
+ * may have dropout. */
 template <typename T_, int HD_, int MT_, int STEP_, int PART_, bool DROPS_>
 struct shape {
     using T = T_;
@@ -46,10 +47,6 @@ template <typename T> struct back {
     window<T> dq, dk, dv;
     float2 *stats; /* [H, n_q]: lse log2(e), delta */
 };
-
-/* Whether one kernel, with dropout or without, does as well as two: in float32 there
- * are no fragments to keep. */
-template <typename T> constexpr bool WHOLE = sizeof(T) == 4;
 
 template <typename S> using scores = float[S::MT][S::PART / 8][4];
 template <typename S> using sums = float[S::MT][S::HD / 8][4];
@@ -113,11 +110,10 @@ template <typename S> struct queries {
         const problem<typename S::T> &a = b.a;
         const int i = (int)threadIdx.x;
 
+        tile_load<typename S::T, S::HD, S::STEP>(q, window_at(a.q, row, head * a.hd), n,
+                                                 a.hd, a.packed);
         tile_load<typename S::T, S::HD, S::STEP>(
-            q, {a.q.data + row * a.q.ld + head * a.hd, a.q.ld}, n, a.hd, a.packed);
-        tile_load<typename S::T, S::HD, S::STEP>(
-            dout, {b.dout.data + row * b.dout.ld + head * a.hd, b.dout.ld}, n, a.hd,
-            a.packed);
+            dout, window_at(b.dout, row, head * a.hd), n, a.hd, a.packed);
         if (i < S::STEP) {
             cp_async8(stats + i, b.stats + head * a.n_q + row + (i < n ? i : 0), i < n);
             if (S::DROPS && a.drop.on)
@@ -286,20 +282,16 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
     int head = (int)blockIdx.y * a.group, end = n_q > begin ? head + a.group : head;
     T *k = shared, *v = shared + S::ROWS * S::LD;
 
-    tile_load<T, S::HD, S::ROWS>(k, {a.k.data + kv_row * a.k.ld + col, a.k.ld}, t.n,
-                                 a.hd, a.packed);
-    tile_load<T, S::HD, S::ROWS>(v, {a.v.data + kv_row * a.v.ld + col, a.v.ld}, t.n,
-                                 a.hd, a.packed);
+    tile_load<T, S::HD, S::ROWS>(k, window_at(a.k, kv_row, col), t.n, a.hd, a.packed);
+    tile_load<T, S::HD, S::ROWS>(v, window_at(a.v, kv_row, col), t.n, a.hd, a.packed);
     if (head < end)
         queries<S>(shared, 0).fetch(b, q_row + begin, n_q - begin, head);
     cp_async_wait();
     __syncthreads();
 
     const left<T, S::MT, S::HD, S::KEEP> of_k(k + row * S::LD), of_v(v + row * S::LD);
-    sums<S> dk, dv;
+    sums<S> dk = {}, dv = {};
 
-    memset(dk, 0, sizeof dk);
-    memset(dv, 0, sizeof dv);
     for (int query = begin, buffer = 0; head < end; buffer ^= 1) {
         const bool last = query + S::STEP >= n_q; /* of this head */
         const int next = last ? begin : query + S::STEP, next_head = head + last;
@@ -318,11 +310,10 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
         cp_async_wait(); /* the next queries are there, nobody reads these any more */
         __syncthreads();
     }
-    const int64_t to = kv_row + row;
-    store_sums<S>(k + row * S::LD, dk, a.scale,
-                  {b.dk.data + to * b.dk.ld + col, b.dk.ld}, n, a);
-    store_sums<S>(v + row * S::LD, dv, a.drop.keep,
-                  {b.dv.data + to * b.dv.ld + col, b.dv.ld}, n, a);
+    store_sums<S>(k + row * S::LD, dk, a.scale, window_at(b.dk, kv_row + row, col), n,
+                  a);
+    store_sums<S>(v + row * S::LD, dv, a.drop.keep, window_at(b.dv, kv_row + row, col),
+                  n, a);
 }
 
 /* What the rows of a warp need in every step: lse and delta. */
@@ -349,11 +340,10 @@ queries_step(const problem<typename S::T> &a, const L &q, const L &dout,
              const row_stats<S> &rows, const typename S::T *k, const typename S::T *v,
              int64_t q_row, int pos, int n, int key, int n_keys, sums<S> &dq)
 {
-    const float keep = S::DROPS ? a.drop.keep : 1.0f;
     scores<S> s, ds;
 
     product_nt(ds, dout, v);
-    if (S::DROPS && a.drop.on)
+    if (a.drop.on)
         drop_rows(a.drop, drop_site(a.drop, (int)blockIdx.y), a.drop.row_keys + q_row,
                   n, key, ds);
     product_nt(s, q, k);
@@ -368,26 +358,10 @@ queries_step(const problem<typename S::T> &a, const L &q, const L &dout,
             const int c = j / 2, x = i % 2 * 2 + j % 2;
             const float p = exp2_fast(s[i / 2][c][x] * a.scale2 - row.x);
 
-            ds[i / 2][c][x] = p * (ds[i / 2][c][x] * keep - row.y);
+            ds[i / 2][c][x] = p * (ds[i / 2][c][x] * a.drop.keep - row.y);
         }
     }
     product_nn(dq, ds, k);
-}
-
-/* Tile J of the sequence's keys and values on its way into BUFFER. */
-template <typename S>
-__device__ __forceinline__ void fetch_keys(const problem<typename S::T> &a,
-                                           int64_t kv_row, int n_keys, int j,
-                                           typename S::T *buffer)
-{
-    const int64_t row = kv_row + j * S::STEP;
-    const int col = (int)blockIdx.y / a.group * a.hd, n = n_keys - j * S::STEP;
-
-    tile_load<typename S::T, S::HD, S::STEP>(
-        buffer, {a.k.data + row * a.k.ld + col, a.k.ld}, n, a.hd, a.packed);
-    tile_load<typename S::T, S::HD, S::STEP>(buffer + S::STEP * S::LD,
-                                             {a.v.data + row * a.v.ld + col, a.v.ld}, n,
-                                             a.hd, a.packed);
 }
 
 template <typename S>
@@ -410,30 +384,24 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
               head = (int)blockIdx.y, col = head * a.hd;
     T *q = shared, *dout = shared + S::ROWS * S::LD, *buffers = dout + S::ROWS * S::LD;
 
-    tile_load<T, S::HD, S::ROWS>(q, {a.q.data + q_row * a.q.ld + col, a.q.ld}, t.n,
-                                 a.hd, a.packed);
-    tile_load<T, S::HD, S::ROWS>(
-        dout, {b.dout.data + q_row * b.dout.ld + col, b.dout.ld}, t.n, a.hd, a.packed);
-    fetch_keys<S>(a, kv_row, end, 0, buffers);
+    tile_load<T, S::HD, S::ROWS>(q, window_at(a.q, q_row, col), t.n, a.hd, a.packed);
+    tile_load<T, S::HD, S::ROWS>(dout, window_at(b.dout, q_row, col), t.n, a.hd,
+                                 a.packed);
+    fetch_keys<T, S::HD, S::STEP>(a, kv_row, end, 0, buffers);
     cp_async_wait();
     __syncthreads();
 
     const left<T, S::MT, S::HD, S::KEEP> of_q(q + row * S::LD),
         of_dout(dout + row * S::LD);
     const row_stats<S> rows(b.stats + head * a.n_q + q_row + row, n);
-    sums<S> dq;
+    sums<S> dq = {};
 
-    memset(dq, 0, sizeof dq);
     for (int j = 0; j * S::STEP < end; j++) {
         const T *k = buffers + 2 * (j % 2) * S::STEP * S::LD;
 
-        if (j > 0) { /* these keys are there, and nobody reads the other buffer */
-            cp_async_wait();
-            __syncthreads();
-        }
         if ((j + 1) * S::STEP < end)
-            fetch_keys<S>(a, kv_row, end, j + 1,
-                          buffers + 2 * ((j + 1) % 2) * S::STEP * S::LD);
+            fetch_keys<T, S::HD, S::STEP>(
+                a, kv_row, end, j + 1, buffers + 2 * ((j + 1) % 2) * S::STEP * S::LD);
 #pragma unroll 1
         for (int at = 0; at < S::STEP; at += S::PART) {
             const int key = j * S::STEP + at;
@@ -443,9 +411,11 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
                                 k + (S::STEP + at) * S::LD, q_row + row, pos, n, key,
                                 n_keys, dq);
         }
+        cp_async_wait(); /* the next keys are there, nobody reads these any more */
+        __syncthreads();
     }
-    store_sums<S>(q + row * S::LD, dq, a.scale,
-                  {b.dq.data + (q_row + row) * b.dq.ld + col, b.dq.ld}, n, a);
+    store_sums<S>(q + row * S::LD, dq, a.scale, window_at(b.dq, q_row + row, col), n,
+                  a);
 }
 
 template <typename T, int HD> int launch_stats(struct kd_backend *be, const back<T> &b)
@@ -487,7 +457,8 @@ int launch_queries(struct kd_backend *be, const struct kd_attention *d,
     return cuda_check_launch("attention_back (queries)");
 }
 
-/* WIDE: with tiles of 128 rows for long sequences. */
+/* WIDE: with tiles of 128 rows for long sequences; in bfloat16 their fragments leave no
+ * registers for dropout, which has a kernel of its own. */
 template <typename T, int HD, int STEP, int PART, bool WIDE>
 int choose_keys(struct kd_backend *be, const struct kd_attention *d, const back<T> &b)
 {
@@ -495,7 +466,8 @@ int choose_keys(struct kd_backend *be, const struct kd_attention *d, const back<
         if (attention_wide_pays(&d->kv_seqs, 128, d->n_kv_heads, cuda_of(be)->n_sm))
             return b.a.drop.on
                        ? launch_keys<shape<T, HD, 2, STEP, PART, true>>(be, d, b)
-                       : launch_keys<shape<T, HD, 2, STEP, PART, WHOLE<T>>>(be, d, b);
+                       : launch_keys<shape<T, HD, 2, STEP, PART, sizeof(T) == 4>>(be, d,
+                                                                                  b);
     }
     return launch_keys<shape<T, HD, 1, STEP, PART, true>>(be, d, b);
 }
@@ -506,10 +478,7 @@ int choose_queries(struct kd_backend *be, const struct kd_attention *d,
 {
     if constexpr (WIDE) {
         if (attention_wide_pays(&d->q_seqs, 128, d->n_heads, cuda_of(be)->n_sm))
-            return b.a.drop.on
-                       ? launch_queries<shape<T, HD, 2, STEP, PART, true>>(be, d, b)
-                       : launch_queries<shape<T, HD, 2, STEP, PART, WHOLE<T>>>(be, d,
-                                                                               b);
+            return launch_queries<shape<T, HD, 2, STEP, PART, true>>(be, d, b);
     }
     return launch_queries<shape<T, HD, 1, STEP, PART, true>>(be, d, b);
 }

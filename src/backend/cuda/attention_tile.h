@@ -48,6 +48,13 @@ template <typename T> inline window<T> window_of(struct kd_mat m)
     return {static_cast<T *>(m.data), m.ld};
 }
 
+/* The rows from ROW on, from column COL on. */
+template <typename T>
+__device__ __forceinline__ window<T> window_at(window<T> w, int64_t row, int col)
+{
+    return {w.data + row * w.ld + col, w.ld};
+}
+
 template <typename T> inline bool window_packed(struct kd_mat m, int64_t hd)
 {
     return pack_fits<T>(m.data, m.ld) && hd % PACKED<T> == 0;
@@ -168,6 +175,19 @@ __device__ __forceinline__ void tile_load(T *tile, window<const T> src, int n,
         for (int e = 0; e < PACKED<T>; e++)
             to[r * TILE_LD<T, HD> + e] = r < rows && c + e < hd_used ? from[e] : T{};
     }
+}
+
+/* Keys [J ROWS, (J + 1) ROWS) of a sequence and their values on their way to BUFFER. */
+template <typename T, int HD, int ROWS>
+__device__ __forceinline__ void fetch_keys(const problem<T> &p, int64_t kv_row,
+                                           int n_keys, int j, T *buffer)
+{
+    const int64_t row = kv_row + j * ROWS;
+    const int col = (int)blockIdx.y / p.group * p.hd, n = n_keys - j * ROWS;
+
+    tile_load<T, HD, ROWS>(buffer, window_at(p.k, row, col), n, p.hd, p.packed);
+    tile_load<T, HD, ROWS>(buffer + ROWS * TILE_LD<T, HD>, window_at(p.v, row, col), n,
+                           p.hd, p.packed);
 }
 
 /* The 16 MT rows of a warp in shared memory as a left operand; KEEP: in registers from
