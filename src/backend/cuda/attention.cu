@@ -11,7 +11,7 @@
  * In bfloat16 a warp of 32 rows needs 32 ldmatrix for 128 mma at head size 64; by
  * calculation they take 128 of the products' some 200 cycles.  It has 254 registers on
  * sm_90, none of them spilled, and its block 54 KiB, so that two blocks share a
- * multiprocessor; three do with 16 rows to a warp.
+ * multiprocessor; four do with 16 rows to a warp.
  *
  * Bound: 4 hd flops per query and key it sees (half of all for causal), 2 hd values
  * read per key and tile of queries.  With dropout the ten rounds of Philox for eight
@@ -30,6 +30,8 @@ template <typename T_, int HD_, int MT_, int KEYS_, int SPLIT_> struct shape {
                          ROWS = WARP_ROWS * ATTENTION_WARPS / SPLIT,
                          WARP_KEYS = KEYS / SPLIT, LD = TILE_LD<T, HD>;
     static constexpr bool KEEP = sizeof(T) == 2 && HD <= 64;
+    /* of a multiprocessor, as registers allow: short sequences wait for memory most */
+    static constexpr int BLOCKS = MT == 2 ? 2 : KEEP && SPLIT == 1 ? 4 : 3;
     static constexpr size_t SHARED = (ROWS + 4 * KEYS) * ROW_BYTES<T, HD>;
     static_assert(SHARED <= MOST_SHARED, "every device can run it");
     static_assert(SPLIT == 1 || (SPLIT == ATTENTION_WARPS && MT == 1 &&
@@ -224,7 +226,7 @@ __device__ inline void merge_parts(const problem<typename S::T> &p, const float 
 }
 
 template <typename S>
-__global__ void __launch_bounds__(ATTENTION_THREADS)
+__global__ void __launch_bounds__(ATTENTION_THREADS, S::BLOCKS)
     attention_kernel(const problem<typename S::T> p)
 {
     using T = typename S::T;

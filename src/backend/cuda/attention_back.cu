@@ -27,8 +27,7 @@ namespace
 {
 
 /* MT: 16-row tiles of a warp; STEP: rows of the tiles that the block goes over; PART:
- * how many of these a warp works on at a time; DROPS: keys
- * may have dropout. */
+ * how many of these a warp works on at a time; DROPS: there may be dropout. */
 template <typename T_, int HD_, int MT_, int STEP_, int PART_, bool DROPS_>
 struct shape {
     using T = T_;
@@ -36,6 +35,7 @@ struct shape {
                          WARP_ROWS = 16 * MT, ROWS = WARP_ROWS * ATTENTION_WARPS,
                          LD = TILE_LD<T, HD>;
     static constexpr bool KEEP = sizeof(T) == 2, DROPS = DROPS_;
+    static constexpr int BLOCKS = MT == 2 || HD > 64 ? 2 : 3; /* of a multiprocessor */
     static constexpr size_t TILES = (2 * ROWS + 4 * STEP) * ROW_BYTES<T, HD>,
                             STATS = 2 * STEP * (sizeof(float2) + sizeof(uint64_t));
     static_assert(TILES + STATS <= MOST_SHARED, "every device can run it");
@@ -263,7 +263,7 @@ __device__ __forceinline__ void store_sums(typename S::T *own, const sums<S> &x,
 }
 
 template <typename S>
-__global__ void __launch_bounds__(ATTENTION_THREADS)
+__global__ void __launch_bounds__(ATTENTION_THREADS, S::BLOCKS)
     keys_kernel(const back<typename S::T> b)
 {
     using T = typename S::T;
@@ -365,7 +365,7 @@ queries_step(const problem<typename S::T> &a, const L &q, const L &dout,
 }
 
 template <typename S>
-__global__ void __launch_bounds__(ATTENTION_THREADS)
+__global__ void __launch_bounds__(ATTENTION_THREADS, S::BLOCKS)
     queries_kernel(const back<typename S::T> b)
 {
     using T = typename S::T;
@@ -446,6 +446,7 @@ template <typename S>
 int launch_queries(struct kd_backend *be, const struct kd_attention *d,
                    back<typename S::T> b)
 {
+    static_assert(S::DROPS, "one kernel serves with dropout and without");
     const dim3 grid((unsigned)attention_slots(&d->q_seqs, S::ROWS),
                     (unsigned)d->n_heads);
 
