@@ -459,8 +459,7 @@ static int reduce(void *comm, double *v, int64_t n)
     return kd_allreduce_f64(comm, v, n, KD_SUM);
 }
 
-<<<<<<< HEAD
-static struct kd_optim_options optim_options(const struct kd_session *s)
+struct kd_optim_options kd_session_optim(const struct kd_session *s)
 {
     const struct kd_training_options *o = s->o;
 
@@ -482,12 +481,6 @@ static int check_optimiser(const struct kd_training_options *o)
         return KD_FAIL(KD_EUSAGE, "--moments is the type of AdamW's; with --adafactor "
                                   "only float32 is allowed");
     return KD_OK;
-=======
-struct kd_optim_options kd_session_optim(const struct kd_training_options *o)
-{
-    return (struct kd_optim_options){o->adafactor, o->compat == KD_COMPAT_SEQ2SEQ,
-                                     o->weight_decay, o->adam_epsilon};
->>>>>>> h-memory
 }
 
 static int open_engine(struct kd_session *s)
@@ -501,12 +494,8 @@ static int open_engine(struct kd_session *s)
                                     .max_grad_norm = o->max_grad_norm,
                                     .schedule = (enum kd_schedule)o->lr_scheduler,
                                     .max_skipped_steps = o->max_skipped_steps,
-<<<<<<< HEAD
                                     .zero = o->zero == 1,
-                                    .optim = optim_options(s)};
-=======
-                                    .optim = kd_session_optim(o)};
->>>>>>> h-memory
+                                    .optim = kd_session_optim(s)};
     struct kd_objective_options objective = s->setup->objective;
     int rc;
 
@@ -575,13 +564,9 @@ static int open_session(struct kd_session *s)
     kd_info("%lld parameters, %lld examples, %lld updates; %.1f MB of optimiser state "
             "a rank",
             (long long)kd_params_count(kd_model_params(s->setup->student)),
-<<<<<<< HEAD
             (long long)s->n, (long long)s->total_steps,
             (double)kd_optim_bytes(kd_trainer_optim(s->trainer)) / 1e6);
-=======
-            (long long)s->n, (long long)s->total_steps);
     kd_memory_tell(&s->memory);
->>>>>>> h-memory
     return KD_OK;
 }
 

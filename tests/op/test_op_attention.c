@@ -23,7 +23,33 @@ static double at(struct kd_mat m, int64_t r, int64_t c)
 static struct kd_mat window(float *data, int64_t rows, int64_t cols, int64_t first,
                             int64_t ld)
 {
-    return (struct kd_mat){data + first, KD_F32, rows, cols, ld};
+    return (struct kd_mat){data + (rows ? first : 0), KD_F32, rows, cols, ld};
+}
+
+/* Columns of NaN behind the windows of a matrix, not to be read or written: packed rows
+ * for heads of whole packs, else rows that begin anywhere. */
+static int64_t pad_of(int64_t head_dim)
+{
+    return head_dim % 8 ? 3 : 8;
+}
+
+/* [rows, COLS + PAD] normal numbers. */
+static float *padded_normal(int64_t rows, int64_t cols, int64_t pad)
+{
+    float *x = ot_normal(rows * (cols + pad), 1.0);
+
+    for (int64_t i = 0; i < rows * pad; i++)
+        x[i / pad * (cols + pad) + cols + i % pad] = NAN;
+    return x;
+}
+
+/* The columns behind the windows of M and others before it are as they were. */
+static void check_pad(struct kd_mat m, int64_t head_dim)
+{
+    int64_t pad = pad_of(head_dim);
+
+    for (int64_t i = 0; i < m.rows * pad; i++)
+        assert_true(isnan(at(m, i / pad, m.cols + i % pad)));
 }
 
 /* q, k and v are columns of packed matrices, as the models have them. */
@@ -32,7 +58,8 @@ static struct problem make_problem(struct setting s, int64_t n, const int64_t *q
 {
     struct problem p;
     int64_t wq = s.n_heads * s.head_dim, wk = s.n_kv_heads * s.head_dim,
-            ld = wq + 2 * wk, nq, nk;
+            w = wq + 2 * wk, pad = pad_of(s.head_dim), ld = w + pad, ld_out = wq + pad,
+            nq, nk;
     float *packed, *packed_kv, *grad, *grad_kv;
 
     memset(&p, 0, sizeof p);
@@ -45,8 +72,8 @@ static struct problem make_problem(struct setting s, int64_t n, const int64_t *q
     p.a.kv_seqs = ot_seqs(n, s.self ? q_len : kv_len);
     nq = p.a.q_seqs.n_rows;
     nk = p.a.kv_seqs.n_rows;
-    packed = ot_normal(nq * ld, 1.0);
-    packed_kv = s.self ? packed : ot_normal(nk * ld, 1.0);
+    packed = padded_normal(nq, w, pad);
+    packed_kv = s.self ? packed : padded_normal(nk, w, pad);
     grad = ot_nan(nq * ld);
     grad_kv = s.self ? grad : ot_nan(nk * ld);
     p.a.q = window(packed, nq, wq, 0, ld);
@@ -55,8 +82,8 @@ static struct problem make_problem(struct setting s, int64_t n, const int64_t *q
     p.dq = window(grad, nq, wq, 0, ld);
     p.dk = window(grad_kv, nk, wk, wq, ld);
     p.dv = window(grad_kv, nk, wk, wq + wk, ld);
-    p.a.out = window(ot_nan(nq * wq), nq, wq, 0, wq);
-    p.dout = window(ot_normal(nq * wq, 1.0), nq, wq, 0, wq);
+    p.a.out = window(ot_nan(nq * ld_out), nq, wq, 0, ld_out);
+    p.dout = window(padded_normal(nq, wq, pad), nq, wq, 0, ld_out);
     p.a.lse = kd_tensor2(ot_nan(nq * s.n_heads), KD_F32, nq, s.n_heads);
     p.a.dropout = (struct kd_dropout){
         .p = s.p_drop, .seed = 77, .step = 5, .site = 9, .row_keys = ot_keys(nq)};
@@ -187,7 +214,8 @@ static void check_attention(struct setting s, int64_t n, const int64_t *q_len,
                             const int64_t *kv_len)
 {
     struct problem b = make_problem(s, n, q_len, kv_len);
-    float *grad_q = b.dq.data, *grad_kv = (float *)b.dk.data - b.dq.cols;
+    float *grad_q = b.dq.data,
+          *grad_kv = (float *)b.dk.data - (b.dk.rows ? b.dq.cols : 0);
 
     OT_EACH_BACKEND(be)
     {
@@ -199,6 +227,8 @@ static void check_attention(struct setting s, int64_t n, const int64_t *q_len,
         ot_same(grad_q);
         ot_same(grad_kv);
     }
+    check_pad(b.a.out, s.head_dim);
+    check_pad(b.dv, s.head_dim);
     compare(&b);
 }
 
@@ -253,11 +283,11 @@ static void causal_with_other_keys(void **state)
 
 static void head_sizes(void **state)
 {
-    static const int64_t sizes[] = {8, 40, 80, 96, 128}, some[] = {33, 65, 2},
-                         kv_some[] = {70, 18, 31};
+    static const int64_t sizes[] = {8, 40, 80, 96, 128, 1, 20, 33},
+                         some[] = {33, 65, 2}, kv_some[] = {70, 18, 31};
 
     (void)state;
-    for (int i = 0; i < 5; i++)
+    for (int i = 0; i < 8; i++)
         check_attention((struct setting){i % 2 != 0, false, 2, 1 + i % 2, sizes[i],
                                          i == 3 ? 0.2f : 0.0f},
                         3, some, kv_some);
@@ -266,12 +296,32 @@ static void head_sizes(void **state)
 /* Tiles of 128 rows, which a backend may keep for long sequences. */
 static void long_sequences(void **state)
 {
-    static const int64_t some[] = {130, 0, 129}, kv_some[] = {129, 40, 130};
+    static const int64_t some[] = {130, 0, 193}, kv_some[] = {129, 40, 130};
 
     (void)state;
     check_attention((struct setting){true, true, 4, 4, 64, 0.0f}, 3, some, NULL);
-    check_attention((struct setting){false, false, 8, 4, 64, 0.1f}, 3, some, kv_some);
+    check_attention((struct setting){true, false, 8, 4, 64, 0.0f}, 3, some, kv_some);
+    check_attention((struct setting){false, false, 4, 4, 64, 0.1f}, 3, some, kv_some);
     check_attention((struct setting){true, true, 4, 4, 128, 0.1f}, 3, some, NULL);
+}
+
+/* Sequences of one token and of none, on either side. */
+static void shortest_sequences(void **state)
+{
+    static const int64_t some[] = {1, 1, 0, 1, 0}, kv_some[] = {1, 0, 1, 2, 0},
+                         none[] = {0, 0, 0, 0, 0};
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct setting s = {i == 1, true, 2, 2, i == 1 ? 64 : 20, 0.0f};
+
+        check_attention(s, 5, some, NULL);
+        check_attention(s, 5, none, NULL);
+        s.self = false;
+        check_attention(s, 5, some, kv_some);
+        check_attention(s, 5, some, none);
+        check_attention(s, 5, none, some);
+    }
 }
 
 /* Decoding: the rows of a sequence's beams over its many keys. */
@@ -372,6 +422,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(causal_with_other_keys, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(head_sizes, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(long_sequences, ot_setup, ot_teardown),
+        cmocka_unit_test_setup_teardown(shortest_sequences, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(few_rows, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(many_sequences, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(over_a_cache, ot_setup, ot_teardown),

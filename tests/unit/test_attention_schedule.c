@@ -77,6 +77,22 @@ static void every_row_once(void **state)
     }
 }
 
+/* Rows beyond 32 bits: the search finds them, slots still fit a grid. */
+static void far_rows(void **state)
+{
+    const int64_t offsets[] = {0, 5000000000, 5000000001, 5000000130, 5000000130};
+    const struct kd_seqs s = {
+        .n = 4, .n_rows = 5000000130, .max_len = 5000000000, .offsets = offsets};
+    int64_t first = attention_slot(offsets[2], 2, 64);
+
+    (void)state;
+    assert_int_equal(first, 5000000001 / 64 + 2);
+    assert_int_equal(owner(&s, 64, first - 1), 1);
+    for (int64_t slot = first; slot < first + 3; slot++) /* 129 rows */
+        assert_int_equal(owner(&s, 64, slot), 2);
+    assert_true(attention_slots(&s, 64) < INT32_MAX);
+}
+
 static void causal_bounds(void **state)
 {
     (void)state;
@@ -113,6 +129,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_row_once),
+        cmocka_unit_test(far_rows),
         cmocka_unit_test(causal_bounds),
         cmocka_unit_test(wide_tiles),
     };

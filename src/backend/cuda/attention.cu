@@ -8,6 +8,11 @@
  * sequence's beams share its many keys) they have the same rows and a quarter of the
  * keys each, and their sums are merged in the order of the warps.
  *
+ * In bfloat16 a warp of 32 rows needs 32 ldmatrix for 128 mma at head size 64; by
+ * calculation they take 128 of the products' some 200 cycles.  It has 254 registers on
+ * sm_90, none of them spilled, and its block 54 KiB, so that two blocks share a
+ * multiprocessor; four do with 16 rows to a warp.
+ *
  * Bound: 4 hd flops per query and key it sees (half of all for causal), 2 hd values
  * read per key and tile of queries.  With dropout the ten rounds of Philox for eight
  * probabilities cost about as much as the products at head size 64. */
@@ -25,7 +30,10 @@ template <typename T_, int HD_, int MT_, int KEYS_, int SPLIT_> struct shape {
                          ROWS = WARP_ROWS * ATTENTION_WARPS / SPLIT,
                          WARP_KEYS = KEYS / SPLIT, LD = TILE_LD<T, HD>;
     static constexpr bool KEEP = sizeof(T) == 2 && HD <= 64;
+    /* of a multiprocessor, as registers allow: short sequences wait for memory most */
+    static constexpr int BLOCKS = MT == 2 ? 2 : KEEP && SPLIT == 1 ? 4 : 3;
     static constexpr size_t SHARED = (ROWS + 4 * KEYS) * ROW_BYTES<T, HD>;
+    static_assert(SHARED <= MOST_SHARED, "every device can run it");
     static_assert(SPLIT == 1 || (SPLIT == ATTENTION_WARPS && MT == 1 &&
                                  4 * KEYS * ROW_BYTES<T, HD> >=
                                      SPLIT * 16 * (HD + 2) * sizeof(float)),
@@ -48,26 +56,6 @@ template <typename S> struct running {
 };
 
 template <typename S> using scores = float[S::MT][S::WARP_KEYS / 8][4];
-
-/* Scores of keys that a row does not see are -inf: POS is the position of the warp's
- * first row, KEY that of its first key. */
-template <typename S>
-__device__ __forceinline__ void mask_scores(scores<S> &s, bool causal, int pos, int key,
-                                            int n_keys)
-{
-    const int g = lane_id() / 4, t = lane_id() % 4;
-
-#pragma unroll
-    for (int i = 0; i < 2 * S::MT; i++) {
-        const int seen = attention_keys_end(causal, pos + g + 8 * i, 1, n_keys) - key;
-
-#pragma unroll
-        for (int j = 0; j < S::WARP_KEYS / 4; j++) {
-            if (j / 2 * 8 + 2 * t + j % 2 >= seen)
-                s[i / 2][j / 2][i % 2 * 2 + j % 2] = -INFINITY;
-        }
-    }
-}
 
 __device__ __forceinline__ float quad_max(float v)
 {
@@ -128,7 +116,7 @@ __device__ __forceinline__ void attend(const problem<typename S::T> &p, running<
 
     product_nt(s, q, k);
     if (key + S::WARP_KEYS > n_keys || (p.causal && key + S::WARP_KEYS > pos + 1))
-        mask_scores<S>(s, p.causal, pos, key, n_keys);
+        hide_keys(s, p.causal, pos, key, n_keys);
     softmax_step<S>(run, s, p.scale2);
     if (p.drop.on)
         drop_rows(p.drop, drop_site(p.drop, (int)blockIdx.y), p.drop.row_keys + q_row,
@@ -153,8 +141,7 @@ __device__ __forceinline__ void finish(const problem<typename S::T> &p, running<
             p.lse[(q_row + g + 8 * i) * p.n_heads + head] =
                 run.top[i / 2][i % 2] * p.scale + logf(sum);
     }
-    warp_store(own, run.out, factor,
-               {p.out.data + q_row * p.out.ld + head * p.hd, p.out.ld}, n, p.hd,
+    warp_store(own, run.out, factor, window_at(p.out, q_row, head * p.hd), n, p.hd,
                p.packed);
 }
 
@@ -238,23 +225,8 @@ __device__ inline void merge_parts(const problem<typename S::T> &p, const float 
     }
 }
 
-/* Tile J of the sequence's keys and values on its way into BUFFER. */
 template <typename S>
-__device__ __forceinline__ void fetch(const problem<typename S::T> &p, int64_t kv_row,
-                                      int n_keys, int j, typename S::T *buffer)
-{
-    const int64_t row = kv_row + j * S::KEYS;
-    const int col = (int)blockIdx.y / p.group * p.hd, n = n_keys - j * S::KEYS;
-
-    tile_load<typename S::T, S::HD, S::KEYS>(
-        buffer, {p.k.data + row * p.k.ld + col, p.k.ld}, n, p.hd, p.packed);
-    tile_load<typename S::T, S::HD, S::KEYS>(buffer + S::KEYS * S::LD,
-                                             {p.v.data + row * p.v.ld + col, p.v.ld}, n,
-                                             p.hd, p.packed);
-}
-
-template <typename S>
-__global__ void __launch_bounds__(ATTENTION_THREADS)
+__global__ void __launch_bounds__(ATTENTION_THREADS, S::BLOCKS)
     attention_kernel(const problem<typename S::T> p)
 {
     using T = typename S::T;
@@ -270,14 +242,14 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
               part = S::SPLIT == 1 ? 0 : warp_id(),
               row = S::SPLIT == 1 ? warp_id() * S::WARP_ROWS : 0, n = t.n - row,
               pos = t.first + row,
-              warp_end = attention_keys_end(p.causal, pos, n, n_keys);
+              warp_end = warp_keys_end<S::MT>(p.causal, pos, n, n_keys);
     const int64_t q_row = p.q_offsets[t.seq] + pos;
     T *own = shared + row * S::LD, *buffers = shared + S::ROWS * S::LD;
 
-    tile_load<T, S::HD, S::ROWS>(
-        shared, {p.q.data + (q_row - row) * p.q.ld + (int)blockIdx.y * p.hd, p.q.ld},
-        t.n, p.hd, p.packed);
-    fetch<S>(p, kv_row, end, 0, buffers);
+    tile_load<T, S::HD, S::ROWS>(shared,
+                                 window_at(p.q, q_row - row, (int)blockIdx.y * p.hd),
+                                 t.n, p.hd, p.packed);
+    fetch_keys<T, S::HD, S::KEYS>(p, kv_row, end, 0, buffers);
     cp_async_wait();
     __syncthreads();
 
@@ -288,20 +260,17 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
         const T *k = buffers + (2 * (j % 2) * S::KEYS + part * S::WARP_KEYS) * S::LD;
         const int key = j * S::KEYS + part * S::WARP_KEYS;
 
-        if (j > 0) { /* this tile is there, and nobody reads the other buffer */
-            cp_async_wait();
-            __syncthreads();
-        }
         if ((j + 1) * S::KEYS < end)
-            fetch<S>(p, kv_row, end, j + 1,
-                     buffers + 2 * ((j + 1) % 2) * S::KEYS * S::LD);
+            fetch_keys<T, S::HD, S::KEYS>(
+                p, kv_row, end, j + 1, buffers + 2 * ((j + 1) % 2) * S::KEYS * S::LD);
         if (n > 0 && key < warp_end)
             attend<S>(p, run, q, q_row, pos, n, key, n_keys, k, k + S::KEYS * S::LD);
+        cp_async_wait(); /* the next tile is there, nobody reads this one any more */
+        __syncthreads();
     }
     if constexpr (S::SPLIT == 1) {
         finish<S>(p, run, q_row, n, own);
     } else {
-        __syncthreads();
         leave_part<S>(run, reinterpret_cast<float *>(buffers));
         __syncthreads();
         merge_parts<S>(p, reinterpret_cast<float *>(buffers), q_row, n);
@@ -322,15 +291,15 @@ template <typename S> int launch(struct kd_backend *be, const struct kd_attentio
     return cuda_check_launch("attention");
 }
 
-/* WIDE: with tiles of 128 rows for long sequences. */
-template <typename T, int HD, int KEYS, int SPLIT_KEYS, bool WIDE>
+/* WIDE_KEYS: keys of a tile for long sequences, whose tiles have 128 rows; 0: none. */
+template <typename T, int HD, int KEYS, int SPLIT_KEYS, int WIDE_KEYS>
 int choose(struct kd_backend *be, const struct kd_attention *a)
 {
     if (a->q_seqs.max_len <= 16)
         return launch<shape<T, HD, 1, SPLIT_KEYS, ATTENTION_WARPS>>(be, a);
-    if constexpr (WIDE) {
+    if constexpr (WIDE_KEYS > 0) {
         if (attention_wide_pays(&a->q_seqs, 128, a->n_heads, cuda_of(be)->n_sm))
-            return launch<shape<T, HD, 2, KEYS, 1>>(be, a);
+            return launch<shape<T, HD, 2, WIDE_KEYS, 1>>(be, a);
     }
     return launch<shape<T, HD, 1, KEYS, 1>>(be, a);
 }
@@ -341,12 +310,12 @@ int by_head_size(struct kd_backend *be, const struct kd_attention *a)
     constexpr bool half = sizeof(T) == 2;
 
     if (a->head_dim <= 16)
-        return choose<T, 16, 64, 128, false>(be, a);
+        return choose<T, 16, 64, 128, 0>(be, a);
     if (a->head_dim <= 32)
-        return choose<T, 32, 64, 128, false>(be, a);
+        return choose<T, 32, 64, 128, 0>(be, a);
     if (a->head_dim <= 64)
-        return choose < T, 64, 64, half ? 128 : 64, half > (be, a);
-    return choose < T, 128, 32, half ? 64 : 32, half > (be, a);
+        return choose < T, 64, 64, half ? 128 : 64, half ? 64 : 32 > (be, a);
+    return choose < T, 128, 32, half ? 64 : 32, half ? 32 : 0 > (be, a);
 }
 
 } // namespace

@@ -12,6 +12,13 @@
  * With P the probabilities, M the dropout factors and dP = dout v^T:
  * dS = P (M dP - delta), dq = scale dS k, dk = scale dS^T q, dv = (M P)^T dout.
  *
+ * In bfloat16 what a warp owns stays in registers as fragments; only the other side's
+ * rows are read in the loops, at head size 64 by 16 ldmatrix for the 64 mma of 16
+ * queries in keys and by 24 for the 96 of 32 keys in queries.  By calculation those
+ * take 64 and 96 of the some 100 and 150 cycles of the products.  Both have 255
+ * registers on sm_90 and spill none in the loops (keys with dropout: ten); two blocks
+ * of 74 KiB share a multiprocessor.
+ *
  * Bound: 14 hd flops per query and key it sees, 8 in keys and 6 in queries; the scores
  * are made twice so that sums need no atomics. */
 #include "attention_tile.h"
@@ -19,13 +26,19 @@
 namespace
 {
 
-/* MT: 16-row tiles of a warp; STEP: rows of the tiles that the block goes over. */
-template <typename T_, int HD_, int MT_, int STEP_> struct shape {
+/* MT: 16-row tiles of a warp; STEP: rows of the tiles that the block goes over; PART:
+ * how many of these a warp works on at a time; DROPS: there may be dropout. */
+template <typename T_, int HD_, int MT_, int STEP_, int PART_, bool DROPS_>
+struct shape {
     using T = T_;
-    static constexpr int HD = HD_, MT = MT_, STEP = STEP_, WARP_ROWS = 16 * MT,
-                         ROWS = WARP_ROWS * ATTENTION_WARPS, LD = TILE_LD<T, HD>;
+    static constexpr int HD = HD_, MT = MT_, STEP = STEP_, PART = PART_,
+                         WARP_ROWS = 16 * MT, ROWS = WARP_ROWS * ATTENTION_WARPS,
+                         LD = TILE_LD<T, HD>;
+    static constexpr bool KEEP = sizeof(T) == 2, DROPS = DROPS_;
+    static constexpr int BLOCKS = MT == 2 || HD > 64 ? 2 : 3; /* of a multiprocessor */
     static constexpr size_t TILES = (2 * ROWS + 4 * STEP) * ROW_BYTES<T, HD>,
-                            SHARED = TILES + 2 * STEP * (sizeof(float2) + 8);
+                            STATS = 2 * STEP * (sizeof(float2) + sizeof(uint64_t));
+    static_assert(TILES + STATS <= MOST_SHARED, "every device can run it");
 };
 
 template <typename T> struct back {
@@ -35,7 +48,7 @@ template <typename T> struct back {
     float2 *stats; /* [H, n_q]: lse log2(e), delta */
 };
 
-template <typename S> using scores = float[S::MT][S::STEP / 8][4];
+template <typename S> using scores = float[S::MT][S::PART / 8][4];
 template <typename S> using sums = float[S::MT][S::HD / 8][4];
 
 /* LANES share a row and head, 16 bytes each. */
@@ -97,14 +110,13 @@ template <typename S> struct queries {
         const problem<typename S::T> &a = b.a;
         const int i = (int)threadIdx.x;
 
+        tile_load<typename S::T, S::HD, S::STEP>(q, window_at(a.q, row, head * a.hd), n,
+                                                 a.hd, a.packed);
         tile_load<typename S::T, S::HD, S::STEP>(
-            q, {a.q.data + row * a.q.ld + head * a.hd, a.q.ld}, n, a.hd, a.packed);
-        tile_load<typename S::T, S::HD, S::STEP>(
-            dout, {b.dout.data + row * b.dout.ld + head * a.hd, b.dout.ld}, n, a.hd,
-            a.packed);
+            dout, window_at(b.dout, row, head * a.hd), n, a.hd, a.packed);
         if (i < S::STEP) {
             cp_async8(stats + i, b.stats + head * a.n_q + row + (i < n ? i : 0), i < n);
-            if (a.drop.on)
+            if (S::DROPS && a.drop.on)
                 cp_async8(keys + i, a.drop.row_keys + row + (i < n ? i : 0), i < n);
         }
     }
@@ -124,23 +136,20 @@ __device__ __forceinline__ uint32_t keep_columns(const struct drop &d, uint32_t 
     return bits | __shfl_xor_sync(0xffffffffu, bits, 16);
 }
 
-/* What was kept of transposed scores: bit (n % 8) * 4 + i of KEEP[m][n / 8] belongs to
- * element [m][n][i]; all ones without dropout. */
+/* What was kept of transposed scores: bit (n % 8) * 4 + i of BITS[m][n / 8] belongs to
+ * element [m][n][i]. */
 template <typename S> struct kept {
-    uint32_t bits[S::MT][(S::STEP + 63) / 64];
+    uint32_t bits[S::MT][(S::PART + 63) / 64] = {};
 
-    __device__ __forceinline__ kept(const struct drop &d, uint32_t site,
-                                    const uint64_t *keys, int first_key)
+    __device__ __forceinline__ void draw(const struct drop &d, uint32_t site,
+                                         const uint64_t *keys, int first_key)
     {
         const int g = lane_id() / 4, t = lane_id() % 4;
 
-        memset(bits, d.on ? 0 : 0xff, sizeof bits);
-        if (!d.on)
-            return;
 #pragma unroll
         for (int m = 0; m < S::MT; m++) {
 #pragma unroll
-            for (int n = 0; n < S::STEP / 8; n += 2) {
+            for (int n = 0; n < S::PART / 8; n += 2) {
                 const uint32_t mine = keep_columns(d, site, keys + 8 * n,
                                                    (uint32_t)(first_key / 8 + 2 * m));
 
@@ -161,42 +170,83 @@ template <typename S> struct kept {
     }
 };
 
-/* Keys [key, key + WARP_ROWS) of the warp and the queries [query, query + STEP) of one
- * head, all counted from the sequence's start. */
-template <typename S, typename L>
-__device__ __forceinline__ void keys_step(const problem<typename S::T> &a, const L &k,
-                                          const L &v, const queries<S> &of, int head,
-                                          int key, int query, sums<S> &dk, sums<S> &dv)
-{
-    const int g = lane_id() / 4, t = lane_id() % 4;
-    const bool diagonal = a.causal && query < key + S::WARP_ROWS - 1;
-    scores<S> s, ds;
-    const kept<S> keep(a.drop, drop_site(a.drop, head), of.keys, key);
+struct all_kept {
+    __device__ __forceinline__ bool operator()(int, int, int) const
+    {
+        return true;
+    }
+};
 
-    product_nt(s, k, of.q);
-    product_nt(ds, v, of.dout);
+/* Transposed scores of keys that a query does not see are -inf. */
+template <typename S>
+__device__ __forceinline__ void hide_queries(scores<S> &s, int key, int query)
+{
+    const int before = key - query + lane_id() / 4 - 2 * (lane_id() % 4);
+
 #pragma unroll
-    for (int n = 0; n < S::STEP / 8; n++) {
+    for (int i = 0; i < 2 * S::MT; i++) {
+#pragma unroll
+        for (int j = 0; j < S::PART / 4; j++) {
+            if (before + 8 * i > j / 2 * 8 + j % 2)
+                s[i / 2][j / 2][i % 2 * 2 + j % 2] = -INFINITY;
+        }
+    }
+}
+
+/* S, scores, and DS, dout v^T, both transposed: S = the probabilities that KEEP kept,
+ * DS = their part of the gradient; STATS are those of the queries. */
+template <typename S, typename Keep>
+__device__ __forceinline__ void score_gradients(const problem<typename S::T> &a,
+                                                const float2 *stats, const Keep &keep,
+                                                scores<S> &s, scores<S> &ds)
+{
+    const int t = lane_id() % 4;
+
+#pragma unroll
+    for (int n = 0; n < S::PART / 8; n++) {
+        const float4 two = *reinterpret_cast<const float4 *>(stats + 8 * n + 2 * t);
+
 #pragma unroll
         for (int e = 0; e < 2; e++) {
-            const float2 row = of.stats[8 * n + 2 * t + e];
+            const float lse2 = e ? two.z : two.x, delta = e ? two.w : two.y;
 
 #pragma unroll
             for (int i = 0; i < 2 * S::MT; i++) {
                 const int m = i / 2, x = i % 2 * 2 + e;
-                const bool hidden =
-                    diagonal && key + g + 8 * i > query + 8 * n + 2 * t + e;
-                const float p =
-                    hidden ? 0.0f : exp2_fast(s[m][n][x] * a.scale2 - row.x);
-                const float dp = keep(m, n, x) ? ds[m][n][x] * a.drop.keep : 0.0f;
+                const float p = exp2_fast(s[m][n][x] * a.scale2 - lse2);
+                const float dp = keep(m, n, x) ? ds[m][n][x] : 0.0f;
 
                 s[m][n][x] = keep(m, n, x) ? p : 0.0f;
-                ds[m][n][x] = p * (dp - row.y);
+                ds[m][n][x] = p * (dp * (S::DROPS ? a.drop.keep : 1.0f) - delta);
             }
         }
     }
-    product_nn(dv, s, of.dout);
-    product_nn(dk, ds, of.q);
+}
+
+/* Keys [key, key + WARP_ROWS) of the warp and the queries [query, query + PART) of one
+ * head, all counted from the sequence's start; FROM is where these are in OF. */
+template <typename S, typename L>
+__device__ __forceinline__ void
+keys_step(const problem<typename S::T> &a, const L &k, const L &v, const queries<S> &of,
+          int from, int head, int key, int query, sums<S> &dk, sums<S> &dv)
+{
+    const typename S::T *q = of.q + from * S::LD, *dout = of.dout + from * S::LD;
+    const bool drops = S::DROPS && a.drop.on;
+    kept<S> keep;
+    scores<S> s, ds;
+
+    if (drops) /* first, while few registers are in use */
+        keep.draw(a.drop, drop_site(a.drop, head), of.keys + from, key);
+    product_nt(s, k, q);
+    if (a.causal && query < key + S::WARP_ROWS - 1)
+        hide_queries<S>(s, key, query);
+    product_nt(ds, v, dout);
+    if (drops)
+        score_gradients<S>(a, of.stats + from, keep, s, ds);
+    else
+        score_gradients<S>(a, of.stats + from, all_kept(), s, ds);
+    product_nn(dv, s, dout);
+    product_nn(dk, ds, q);
 }
 
 template <typename S>
@@ -213,7 +263,7 @@ __device__ __forceinline__ void store_sums(typename S::T *own, const sums<S> &x,
 }
 
 template <typename S>
-__global__ void __launch_bounds__(ATTENTION_THREADS)
+__global__ void __launch_bounds__(ATTENTION_THREADS, S::BLOCKS)
     keys_kernel(const back<typename S::T> b)
 {
     using T = typename S::T;
@@ -227,43 +277,43 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
     const int64_t q_row = a.q_offsets[t.seq], kv_row = a.kv_offsets[t.seq] + t.first;
     const int n_q = (int)(a.q_offsets[t.seq + 1] - q_row),
               begin = attention_queries_begin(a.causal, t.first, S::STEP),
-              steps = n_q > begin ? (n_q - begin + S::STEP - 1) / S::STEP : 0,
               row = warp_id() * S::WARP_ROWS, n = t.n - row, key = t.first + row,
-              col = (int)blockIdx.y * a.hd, head = (int)blockIdx.y * a.group;
+              col = (int)blockIdx.y * a.hd;
+    int head = (int)blockIdx.y * a.group, end = n_q > begin ? head + a.group : head;
     T *k = shared, *v = shared + S::ROWS * S::LD;
 
-    tile_load<T, S::HD, S::ROWS>(k, {a.k.data + kv_row * a.k.ld + col, a.k.ld}, t.n,
-                                 a.hd, a.packed);
-    tile_load<T, S::HD, S::ROWS>(v, {a.v.data + kv_row * a.v.ld + col, a.v.ld}, t.n,
-                                 a.hd, a.packed);
-    if (steps > 0)
+    tile_load<T, S::HD, S::ROWS>(k, window_at(a.k, kv_row, col), t.n, a.hd, a.packed);
+    tile_load<T, S::HD, S::ROWS>(v, window_at(a.v, kv_row, col), t.n, a.hd, a.packed);
+    if (head < end)
         queries<S>(shared, 0).fetch(b, q_row + begin, n_q - begin, head);
-
-    const left<T, S::MT, S::HD, false> of_k(k + row * S::LD), of_v(v + row * S::LD);
-    sums<S> dk, dv;
-
-    memset(dk, 0, sizeof dk);
-    memset(dv, 0, sizeof dv);
-    for (int i = 0; i < steps * a.group; i++) {
-        const int query = begin + i % steps * S::STEP, next = (i + 1) % steps * S::STEP;
-
-        cp_async_wait();
-        __syncthreads();
-        if (i + 1 < steps * a.group)
-            queries<S>(shared, (i + 1) % 2)
-                .fetch(b, q_row + begin + next, n_q - begin - next,
-                       head + (i + 1) / steps);
-        if (n > 0 && !(a.causal && query + S::STEP <= key))
-            keys_step<S>(a, of_k, of_v, queries<S>(shared, i % 2), head + i / steps,
-                         key, query, dk, dv);
-    }
-    cp_async_wait(); /* where there was no step */
+    cp_async_wait();
     __syncthreads();
-    const int64_t to = kv_row + row;
-    store_sums<S>(k + row * S::LD, dk, a.scale,
-                  {b.dk.data + to * b.dk.ld + col, b.dk.ld}, n, a);
-    store_sums<S>(v + row * S::LD, dv, a.drop.keep,
-                  {b.dv.data + to * b.dv.ld + col, b.dv.ld}, n, a);
+
+    const left<T, S::MT, S::HD, S::KEEP> of_k(k + row * S::LD), of_v(v + row * S::LD);
+    sums<S> dk = {}, dv = {};
+
+    for (int query = begin, buffer = 0; head < end; buffer ^= 1) {
+        const bool last = query + S::STEP >= n_q; /* of this head */
+        const int next = last ? begin : query + S::STEP, next_head = head + last;
+
+        if (next_head < end)
+            queries<S>(shared, buffer ^ 1)
+                .fetch(b, q_row + next, n_q - next, next_head);
+#pragma unroll 1
+        for (int at = 0; n > 0 && at < S::STEP && query + at < n_q; at += S::PART) {
+            if (!(a.causal && query + at + S::PART <= key))
+                keys_step<S>(a, of_k, of_v, queries<S>(shared, buffer), at, head, key,
+                             query + at, dk, dv);
+        }
+        query = next;
+        head = next_head;
+        cp_async_wait(); /* the next queries are there, nobody reads these any more */
+        __syncthreads();
+    }
+    store_sums<S>(k + row * S::LD, dk, a.scale, window_at(b.dk, kv_row + row, col), n,
+                  a);
+    store_sums<S>(v + row * S::LD, dv, a.drop.keep, window_at(b.dv, kv_row + row, col),
+                  n, a);
 }
 
 /* What the rows of a warp need in every step: lse and delta. */
@@ -283,32 +333,30 @@ template <typename S> struct row_stats {
     }
 };
 
-/* Queries [pos, pos + n) of the warp and the keys [key, key + STEP). */
+/* Queries [pos, pos + n) of the warp and the keys [key, key + PART). */
 template <typename S, typename L>
 __device__ __forceinline__ void
 queries_step(const problem<typename S::T> &a, const L &q, const L &dout,
              const row_stats<S> &rows, const typename S::T *k, const typename S::T *v,
              int64_t q_row, int pos, int n, int key, int n_keys, sums<S> &dq)
 {
-    const int g = lane_id() / 4, t = lane_id() % 4, head = (int)blockIdx.y;
-    const bool edge = key + S::STEP > n_keys || (a.causal && key + S::STEP > pos + 1);
     scores<S> s, ds;
 
     product_nt(ds, dout, v);
     if (a.drop.on)
-        drop_rows(a.drop, drop_site(a.drop, head), a.drop.row_keys + q_row, n, key, ds);
+        drop_rows(a.drop, drop_site(a.drop, (int)blockIdx.y), a.drop.row_keys + q_row,
+                  n, key, ds);
     product_nt(s, q, k);
+    if (key + S::PART > n_keys || (a.causal && key + S::PART > pos + 1))
+        hide_keys(s, a.causal, pos, key, n_keys);
 #pragma unroll
     for (int i = 0; i < 2 * S::MT; i++) {
         const float2 row = rows.of[i / 2][i % 2];
-        const int seen = attention_keys_end(a.causal, pos + g + 8 * i, 1, n_keys) - key;
 
 #pragma unroll
-        for (int j = 0; j < S::STEP / 4; j++) {
+        for (int j = 0; j < S::PART / 4; j++) {
             const int c = j / 2, x = i % 2 * 2 + j % 2;
-            const bool hidden = edge && 8 * c + 2 * t + j % 2 >= seen;
-            const float p =
-                hidden ? 0.0f : exp2_fast(s[i / 2][c][x] * a.scale2 - row.x);
+            const float p = exp2_fast(s[i / 2][c][x] * a.scale2 - row.x);
 
             ds[i / 2][c][x] = p * (ds[i / 2][c][x] * a.drop.keep - row.y);
         }
@@ -316,24 +364,8 @@ queries_step(const problem<typename S::T> &a, const L &q, const L &dout,
     product_nn(dq, ds, k);
 }
 
-/* Tile J of the sequence's keys and values on its way into BUFFER. */
 template <typename S>
-__device__ __forceinline__ void fetch_keys(const problem<typename S::T> &a,
-                                           int64_t kv_row, int n_keys, int j,
-                                           typename S::T *buffer)
-{
-    const int64_t row = kv_row + j * S::STEP;
-    const int col = (int)blockIdx.y / a.group * a.hd, n = n_keys - j * S::STEP;
-
-    tile_load<typename S::T, S::HD, S::STEP>(
-        buffer, {a.k.data + row * a.k.ld + col, a.k.ld}, n, a.hd, a.packed);
-    tile_load<typename S::T, S::HD, S::STEP>(buffer + S::STEP * S::LD,
-                                             {a.v.data + row * a.v.ld + col, a.v.ld}, n,
-                                             a.hd, a.packed);
-}
-
-template <typename S>
-__global__ void __launch_bounds__(ATTENTION_THREADS)
+__global__ void __launch_bounds__(ATTENTION_THREADS, S::BLOCKS)
     queries_kernel(const back<typename S::T> b)
 {
     using T = typename S::T;
@@ -348,38 +380,42 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
     const int n_keys = (int)(a.kv_offsets[t.seq + 1] - kv_row),
               end = attention_keys_end(a.causal, t.first, t.n, n_keys),
               row = warp_id() * S::WARP_ROWS, n = t.n - row, pos = t.first + row,
-              warp_end = attention_keys_end(a.causal, pos, n, n_keys),
+              warp_end = warp_keys_end<S::MT>(a.causal, pos, n, n_keys),
               head = (int)blockIdx.y, col = head * a.hd;
     T *q = shared, *dout = shared + S::ROWS * S::LD, *buffers = dout + S::ROWS * S::LD;
 
-    tile_load<T, S::HD, S::ROWS>(q, {a.q.data + q_row * a.q.ld + col, a.q.ld}, t.n,
-                                 a.hd, a.packed);
-    tile_load<T, S::HD, S::ROWS>(
-        dout, {b.dout.data + q_row * b.dout.ld + col, b.dout.ld}, t.n, a.hd, a.packed);
-    fetch_keys<S>(a, kv_row, end, 0, buffers);
+    tile_load<T, S::HD, S::ROWS>(q, window_at(a.q, q_row, col), t.n, a.hd, a.packed);
+    tile_load<T, S::HD, S::ROWS>(dout, window_at(b.dout, q_row, col), t.n, a.hd,
+                                 a.packed);
+    fetch_keys<T, S::HD, S::STEP>(a, kv_row, end, 0, buffers);
+    cp_async_wait();
+    __syncthreads();
 
-    const left<T, S::MT, S::HD, false> of_q(q + row * S::LD),
+    const left<T, S::MT, S::HD, S::KEEP> of_q(q + row * S::LD),
         of_dout(dout + row * S::LD);
     const row_stats<S> rows(b.stats + head * a.n_q + q_row + row, n);
-    sums<S> dq;
+    sums<S> dq = {};
 
-    memset(dq, 0, sizeof dq);
     for (int j = 0; j * S::STEP < end; j++) {
         const T *k = buffers + 2 * (j % 2) * S::STEP * S::LD;
 
-        cp_async_wait();
-        __syncthreads();
         if ((j + 1) * S::STEP < end)
-            fetch_keys<S>(a, kv_row, end, j + 1,
-                          buffers + 2 * ((j + 1) % 2) * S::STEP * S::LD);
-        if (n > 0 && j * S::STEP < warp_end)
-            queries_step<S>(a, of_q, of_dout, rows, k, k + S::STEP * S::LD, q_row + row,
-                            pos, n, j * S::STEP, n_keys, dq);
+            fetch_keys<T, S::HD, S::STEP>(
+                a, kv_row, end, j + 1, buffers + 2 * ((j + 1) % 2) * S::STEP * S::LD);
+#pragma unroll 1
+        for (int at = 0; at < S::STEP; at += S::PART) {
+            const int key = j * S::STEP + at;
+
+            if (n > 0 && key < warp_end)
+                queries_step<S>(a, of_q, of_dout, rows, k + at * S::LD,
+                                k + (S::STEP + at) * S::LD, q_row + row, pos, n, key,
+                                n_keys, dq);
+        }
+        cp_async_wait(); /* the next keys are there, nobody reads these any more */
+        __syncthreads();
     }
-    cp_async_wait(); /* where there was no key */
-    __syncthreads();
-    store_sums<S>(q + row * S::LD, dq, a.scale,
-                  {b.dq.data + (q_row + row) * b.dq.ld + col, b.dq.ld}, n, a);
+    store_sums<S>(q + row * S::LD, dq, a.scale, window_at(b.dq, q_row + row, col), n,
+                  a);
 }
 
 template <typename T, int HD> int launch_stats(struct kd_backend *be, const back<T> &b)
@@ -398,10 +434,11 @@ int launch_keys(struct kd_backend *be, const struct kd_attention *d,
     const dim3 grid((unsigned)attention_slots(&d->kv_seqs, S::ROWS),
                     (unsigned)d->n_kv_heads);
 
+    const size_t bytes = S::TILES + S::STATS; /* and stats */
+
     b.a.one_tile = attention_one_tile(&d->kv_seqs, S::ROWS);
-    KD_TRY(
-        cuda_allow_shared(reinterpret_cast<const void *>(keys_kernel<S>), S::SHARED));
-    KD_LAUNCH((keys_kernel<S>), grid, ATTENTION_THREADS, S::SHARED, cuda_stream(be), b);
+    KD_TRY(cuda_allow_shared(reinterpret_cast<const void *>(keys_kernel<S>), bytes));
+    KD_LAUNCH((keys_kernel<S>), grid, ATTENTION_THREADS, bytes, cuda_stream(be), b);
     return cuda_check_launch("attention_back (keys)");
 }
 
@@ -409,6 +446,7 @@ template <typename S>
 int launch_queries(struct kd_backend *be, const struct kd_attention *d,
                    back<typename S::T> b)
 {
+    static_assert(S::DROPS, "one kernel serves with dropout and without");
     const dim3 grid((unsigned)attention_slots(&d->q_seqs, S::ROWS),
                     (unsigned)d->n_heads);
 
@@ -420,27 +458,40 @@ int launch_queries(struct kd_backend *be, const struct kd_attention *d,
     return cuda_check_launch("attention_back (queries)");
 }
 
-/* WIDE: with tiles of 128 rows for long sequences. */
-template <typename T, int HD, int STEP, bool WIDE>
+/* WIDE: with tiles of 128 rows for long sequences; in bfloat16 their fragments leave no
+ * registers for dropout, which has a kernel of its own. */
+template <typename T, int HD, int STEP, int PART, bool WIDE>
+int choose_keys(struct kd_backend *be, const struct kd_attention *d, const back<T> &b)
+{
+    if constexpr (WIDE) {
+        if (attention_wide_pays(&d->kv_seqs, 128, d->n_kv_heads, cuda_of(be)->n_sm))
+            return b.a.drop.on
+                       ? launch_keys<shape<T, HD, 2, STEP, PART, true>>(be, d, b)
+                       : launch_keys<shape<T, HD, 2, STEP, PART, sizeof(T) == 4>>(be, d,
+                                                                                  b);
+    }
+    return launch_keys<shape<T, HD, 1, STEP, PART, true>>(be, d, b);
+}
+
+template <typename T, int HD, int STEP, int PART, bool WIDE>
+int choose_queries(struct kd_backend *be, const struct kd_attention *d,
+                   const back<T> &b)
+{
+    if constexpr (WIDE) {
+        if (attention_wide_pays(&d->q_seqs, 128, d->n_heads, cuda_of(be)->n_sm))
+            return launch_queries<shape<T, HD, 2, STEP, PART, true>>(be, d, b);
+    }
+    return launch_queries<shape<T, HD, 1, STEP, PART, true>>(be, d, b);
+}
+
+template <typename T, int HD, int STEP, int PART_K, int PART_Q, bool WIDE>
 int launch_all(struct kd_backend *be, const struct kd_attention *d, const back<T> &b)
 {
-    const int n_sm = cuda_of(be)->n_sm;
-    const bool keys =
-                   WIDE && attention_wide_pays(&d->kv_seqs, 128, d->n_kv_heads, n_sm),
-               queries = WIDE && attention_wide_pays(&d->q_seqs, 128, d->n_heads, n_sm);
-    constexpr int MT = WIDE ? 2 : 1;
-
     if (d->q.rows > 0)
         KD_TRY((launch_stats<T, HD>(be, b)));
-    if (d->k.rows > 0 && keys)
-        KD_TRY((launch_keys<shape<T, HD, MT, STEP>>(be, d, b)));
-    if (d->k.rows > 0 && !keys)
-        KD_TRY((launch_keys<shape<T, HD, 1, STEP>>(be, d, b)));
-    if (d->q.rows > 0 && queries)
-        KD_TRY((launch_queries<shape<T, HD, MT, STEP>>(be, d, b)));
-    if (d->q.rows > 0 && !queries)
-        KD_TRY((launch_queries<shape<T, HD, 1, STEP>>(be, d, b)));
-    return KD_OK;
+    if (d->k.rows > 0)
+        KD_TRY((choose_keys<T, HD, STEP, PART_K, WIDE>(be, d, b)));
+    return d->q.rows > 0 ? choose_queries<T, HD, STEP, PART_Q, WIDE>(be, d, b) : KD_OK;
 }
 
 template <typename T>
@@ -449,12 +500,12 @@ int by_head_size(struct kd_backend *be, const struct kd_attention *d, const back
     constexpr bool half = sizeof(T) == 2;
 
     if (d->head_dim <= 16)
-        return launch_all<T, 16, 32, false>(be, d, b);
+        return launch_all<T, 16, 64, 32, 32, false>(be, d, b);
     if (d->head_dim <= 32)
-        return launch_all<T, 32, 32, false>(be, d, b);
+        return launch_all<T, 32, 64, 32, 32, false>(be, d, b);
     if (d->head_dim <= 64)
-        return launch_all<T, 64, 32, half>(be, d, b);
-    return launch_all < T, 128, half ? 32 : 16, false > (be, d, b);
+        return launch_all < T, 64, half ? 64 : 32, 16, 32, true > (be, d, b);
+    return launch_all < T, 128, half ? 32 : 16, 16, half ? 32 : 16, false > (be, d, b);
 }
 
 template <typename T>

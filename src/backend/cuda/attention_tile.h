@@ -20,6 +20,9 @@ enum { ATTENTION_WARPS = 4, ATTENTION_THREADS = ATTENTION_WARPS * WARP };
 
 constexpr float LOG2_E = 1.44269504f;
 
+/* What a block may have of shared memory on the device with the least, sm_80. */
+constexpr size_t MOST_SHARED = 163 << 10;
+
 template <typename T> struct window {
     T *data;
     int64_t ld;
@@ -43,6 +46,13 @@ template <typename T> struct problem {
 template <typename T> inline window<T> window_of(struct kd_mat m)
 {
     return {static_cast<T *>(m.data), m.ld};
+}
+
+/* The rows from ROW on, from column COL on. */
+template <typename T>
+__device__ __forceinline__ window<T> window_at(window<T> w, int64_t row, int col)
+{
+    return {w.data + row * w.ld + col, w.ld};
 }
 
 template <typename T> inline bool window_packed(struct kd_mat m, int64_t hd)
@@ -139,26 +149,45 @@ template <typename T, int HD> constexpr int TILE_LD = HD + PACKED<T>;
 template <typename T, int HD> constexpr size_t ROW_BYTES = TILE_LD<T, HD> * sizeof(T);
 
 /* TILE [ROWS, HD] = N rows of HD_USED values, zeros beyond; there behind cp_async_wait
- * and a barrier.  All threads of the block. */
+ * and a barrier.  All threads of the block, each with a column of its own. */
 template <typename T, int HD, int ROWS>
 __device__ __forceinline__ void tile_load(T *tile, window<const T> src, int n,
                                           int hd_used, bool packed)
 {
-    constexpr int CHUNKS = HD / PACKED<T>;
+    constexpr int CHUNKS = HD / PACKED<T>, STEP = ATTENTION_THREADS / CHUNKS;
+    const int r0 = (int)threadIdx.x / CHUNKS, c = (int)threadIdx.x % CHUNKS * PACKED<T>,
+              rows = c < hd_used ? n - r0 : 0;
+    const T *from = src.data + r0 * src.ld + c;
+    T *to = tile + r0 * TILE_LD<T, HD> + c;
 
-    for (int i = (int)threadIdx.x; i < ROWS * CHUNKS; i += ATTENTION_THREADS) {
-        const int r = i / CHUNKS, c = i % CHUNKS * PACKED<T>;
-        const bool in = r < n && c < hd_used;
-        const T *from = src.data + (in ? r * src.ld + c : 0);
-        T *to = tile + r * TILE_LD<T, HD> + c;
-
-        if (packed) {
-            cp_async16(to, from, in);
-            continue;
+    if (packed) {
+#pragma unroll
+        for (int r = 0; r < ROWS; r += STEP, from += STEP * src.ld) {
+            if (ROWS % STEP == 0 || r0 + r < ROWS)
+                cp_async16(to + r * TILE_LD<T, HD>, r < rows ? from : src.data,
+                           r < rows);
         }
-        for (int e = 0; e < PACKED<T>; e++)
-            to[e] = in && c + e < hd_used ? from[e] : T{};
+        return;
     }
+#pragma unroll 1
+    for (int r = 0; r0 + r < ROWS; r += STEP, from += STEP * src.ld) {
+#pragma unroll 1
+        for (int e = 0; e < PACKED<T>; e++)
+            to[r * TILE_LD<T, HD> + e] = r < rows && c + e < hd_used ? from[e] : T{};
+    }
+}
+
+/* Keys [J ROWS, (J + 1) ROWS) of a sequence and their values on their way to BUFFER. */
+template <typename T, int HD, int ROWS>
+__device__ __forceinline__ void fetch_keys(const problem<T> &p, int64_t kv_row,
+                                           int n_keys, int j, T *buffer)
+{
+    const int64_t row = kv_row + j * ROWS;
+    const int col = (int)blockIdx.y / p.group * p.hd, n = n_keys - j * ROWS;
+
+    tile_load<T, HD, ROWS>(buffer, window_at(p.k, row, col), n, p.hd, p.packed);
+    tile_load<T, HD, ROWS>(buffer + ROWS * TILE_LD<T, HD>, window_at(p.v, row, col), n,
+                           p.hd, p.packed);
 }
 
 /* The 16 MT rows of a warp in shared memory as a left operand; KEEP: in registers from
@@ -317,12 +346,12 @@ __device__ __forceinline__ void product_nn(float (&acc)[MT][NC][4],
                     __shfl_sync(0xffffffffu, p[r / 2][k][r % 2 * 2 + e], quad + from);
 #pragma unroll
             for (int n = 0; n < NC; n++) {
-                const float y0 = row[8 * n], y1 = row[8 * n + 1];
+                const float2 y = *reinterpret_cast<const float2 *>(row + 8 * n);
 
 #pragma unroll
                 for (int r = 0; r < 2 * MT; r++) {
-                    acc[r / 2][n][r % 2 * 2] += x[r] * y0;
-                    acc[r / 2][n][r % 2 * 2 + 1] += x[r] * y1;
+                    acc[r / 2][n][r % 2 * 2] += x[r] * y.x;
+                    acc[r / 2][n][r % 2 * 2 + 1] += x[r] * y.y;
                 }
             }
         }
@@ -364,6 +393,33 @@ __device__ __forceinline__ void warp_store(T *own, const float (&acc)[MT][NC][4]
             for (int e = 0; e < PACKED<T> && c + e < hd_used; e++)
                 to[e] = own[r * LD + c + e];
     }
+}
+
+/* Scores of keys that a row does not see are -inf: POS is the position of the warp's
+ * first row, KEY that of the first column. */
+template <int MT, int NT>
+__device__ __forceinline__ void hide_keys(float (&s)[MT][NT][4], bool causal, int pos,
+                                          int key, int n_keys)
+{
+    const int g = lane_id() / 4, t = lane_id() % 4;
+
+#pragma unroll
+    for (int i = 0; i < 2 * MT; i++) {
+        const int seen = attention_keys_end(causal, pos + g + 8 * i, 1, n_keys) - key;
+
+#pragma unroll
+        for (int j = 0; j < 2 * NT; j++) {
+            if (j / 2 * 8 + 2 * t + j % 2 >= seen)
+                s[i / 2][j / 2][i % 2 * 2 + j % 2] = -INFINITY;
+        }
+    }
+}
+
+/* Keys [0, result) are all that the rows of a warp may see, N of its 16 MT at most. */
+template <int MT>
+__device__ __forceinline__ int warp_keys_end(bool causal, int pos, int n, int n_keys)
+{
+    return attention_keys_end(causal, pos, n < 16 * MT ? n : 16 * MT, n_keys);
 }
 
 /* Bit i: column 8 COL8 + i of the row named ROW_KEY is kept. */
