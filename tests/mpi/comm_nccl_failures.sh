@@ -24,5 +24,6 @@ broken() { # WHAT TEXT
 
 broken refused "rank 1: NCCL failed (starting a transfer)"
 broken error "rank 1: NCCL failed (while transfers were under way)"
+broken device "rank 1: the GPU failed"
 broken absent "rank 0: a transfer between GPUs did not end within 2.7 s"
 exit $bad

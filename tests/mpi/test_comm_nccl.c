@@ -4,8 +4,8 @@
  * plane works.
  *
  * With an argument it is a run that cannot go on, for comm_nccl_failures.sh: "refused"
- * (a call fails on the last rank), "error" (an asynchronous error there), "absent" (it
- * lives but does not come). */
+ * (a call fails on the last rank), "error" (an asynchronous error there), "device" (its
+ * device fails), "absent" (it lives but does not come). */
 #include "kdhpc/comm/watchdog.h"
 
 #include "device_ranks.h"
@@ -143,8 +143,10 @@ static int broken_run(const char *what)
     int last = kd_comm_size(comm) - 1, rc = KD_OK;
     struct kd_tensor t;
 
-    inject(strcmp(what, "error") == 0 ? "async" : "call", last,
-           strcmp(what, "absent") == 0 ? -1 : 2);
+    inject(strcmp(what, "error") == 0    ? "async"
+           : strcmp(what, "device") == 0 ? "device"
+                                         : "call",
+           last, strcmp(what, "absent") == 0 ? -1 : 2);
     connect_ranks();
     t = upload_grads(MOST);
     ok(kd_watchdog_start(0.3));

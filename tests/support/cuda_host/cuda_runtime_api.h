@@ -24,7 +24,8 @@ typedef enum cudaError {
     cudaErrorInsufficientDriver = 35,
     cudaErrorNoDevice = 100,
     cudaErrorInvalidDevice = 101,
-    cudaErrorNotReady = 600
+    cudaErrorNotReady = 600,
+    cudaErrorIllegalAddress = 700
 } cudaError_t;
 
 enum cudaMemcpyKind {
@@ -97,6 +98,7 @@ cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute a,
 /* For stand-ins of other libraries: put on S what is done once ADVANCE(ARG), called
  * from time to time, has returned nonzero. */
 void kd_host_stream_push(cudaStream_t s, int (*advance)(void *arg), void *arg);
+void kd_host_lose_device(void); /* as after a kernel that failed */
 
 #ifdef __cplusplus
 }

@@ -72,8 +72,12 @@ void push(queue &q, item i)
     q.pushed++;
 }
 
+bool lost; /* the device failed: every look at it says so from then on */
+
 cudaError_t as_state(bool done)
 {
+    if (lost)
+        return kd_host_error(cudaErrorIllegalAddress);
     return done ? cudaSuccess : cudaErrorNotReady;
 }
 
@@ -119,6 +123,11 @@ void kd_host_stream_do(cudaStream_t s, std::function<void()> work)
             work();
             return true;
         });
+}
+
+void kd_host_lose_device(void)
+{
+    lost = true;
 }
 
 void kd_host_stream_push(cudaStream_t s, int (*advance)(void *arg), void *arg)
@@ -189,7 +198,7 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
     if (!e)
         return kd_host_error(cudaErrorInvalidValue);
     e->behind = s ? mark{s->work, s->work->pushed} : mark{};
-    return cudaSuccess;
+    return as_state(true);
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t e)

@@ -13,7 +13,8 @@
  *
  * KD_NCCL_HOST=KIND:RANK:N in the environment makes one rank fail: "init" (the call),
  * "connect" (after it), "call" (the N-th collective, from 0, is refused), "async" (an
- * asynchronous error after it has started; it never ends). */
+ * asynchronous error after it has started; it never ends), "device" (the device fails
+ * in it). */
 #include "nccl.h"
 
 #include <algorithm>
@@ -93,7 +94,7 @@ struct work {
     int type, root;
     cudaStream_t stream;
     size_t at = 0; /* bytes done */
-    bool posted = false, broken = false;
+    bool posted = false, broken = false, lost = false;
 };
 
 int group_depth;
@@ -214,8 +215,10 @@ int advance(void *arg)
 {
     work *w = static_cast<work *>(arg);
 
+    if (w->lost)
+        kd_host_lose_device();
     while (!w->of->aborted && w->at < w->bytes)
-        if (w->broken || !step(*w))
+        if (w->broken || w->lost || !step(*w))
             return 0;
     w->of->on_stream--;
     delete w;
@@ -280,8 +283,8 @@ ncclResult_t call(ncclComm_t comm, kind what, const void *send, void *recv,
                        (int)type,
                        root,
                        stream};
-    if (is_due(*s, "async", n))
-        w->broken = true;
+    w->broken = is_due(*s, "async", n);
+    w->lost = is_due(*s, "device", n);
     if (group_depth) {
         group.push_back(w);
         return ncclSuccess;
