@@ -18,6 +18,7 @@ struct bench_config {
     int64_t steps, warm_steps;                /* train, kd */
     bool sortish_sampler, freeze_encoder;     /* train, kd */
     int64_t num_beams, gen_length, n_sources; /* generate */
+    int64_t peak_size;                        /* of a GPU */
     int64_t megabytes;                        /* store, allreduce */
     const char *tokenizer;                    /* a directory; NULL: left out */
     double seconds;                           /* of one measurement */

@@ -123,7 +123,7 @@ int bench_peak(struct kd_run *run, const struct bench_config *config,
     bool cpu = run->be->device == KD_CPU;
     struct kd_backend *one = NULL;
     struct kd_arena *arena = NULL;
-    const int64_t side = cpu ? 512 : 8192, mnk[3] = {side, side, side};
+    const int64_t side = cpu ? 512 : config->peak_size, mnk[3] = {side, side, side};
     int rc = KD_OK;
 
     if (t->peak == 0.0) {

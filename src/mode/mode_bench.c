@@ -64,6 +64,8 @@ static const struct kd_opt_row rows[] = {
      .help = "tokens of every output in generate"},
     {FIELD(n_sources), .type = KD_OPT_INT, .def = "256", .min = 1, .max = 1 << 24,
      .help = "sources in generate"},
+    {FIELD(peak_size), .type = KD_OPT_INT, .def = "8192", .min = 8, .max = 1 << 15,
+     .help = "rows and columns of the product whose rate is the bound on a GPU"},
     {FIELD(megabytes), .type = KD_OPT_INT, .def = "52", .min = 1, .max = 1 << 20,
      .help = "size of the corpus in store and of the tensor in allreduce"},
     {FIELD(tokenizer), .type = KD_OPT_STR,
