@@ -19,6 +19,5 @@ import os
 run, reference, bound = os.environ["run"], os.environ["reference"], float(os.environ["bound"])
 assert_same(steps(reference), steps(run), bound, ("loss",))
 assert_same(steps(reference), steps(run), 10 * bound, ("grad_norm",))
-assert steps(run)[-1]["loss"] < steps(run)[0]["loss"]
 P
 }

@@ -186,7 +186,7 @@ def table(results):
         scale = own_peak[0]["value"] / max(peaks) / train["bound"]
         mfu, their_mfu = train["value"] * scale, other and other["value"] * scale
     lines.append(line("MFU of training, bfloat16", mfu, their_mfu, mfu,
-                      f"of {max(peaks) / 1e3:.0f} TFLOP/s, the faster of both programs' products" if peaks else ""))
+                      f"of {max(peaks) / 1e3:.3g} TFLOP/s, the faster of both programs' products" if peaks else ""))
     lines += speed_lines(rows)
     for mask, name in (("full", "attention, forward + backward, over PyTorch"), ("causal", "causal attention, forward + backward, over PyTorch")):
         (a, _), (b, setup) = attention_rates(rows, "kdhpc", mask), attention_rates(rows, "PyTorch", mask)

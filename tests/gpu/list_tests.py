@@ -53,7 +53,7 @@ def main():
         if "command" not in test:
             sys.exit(f"list_tests: {test['name']} is not built")
         p = properties(test)
-        environment = dict(e.split("=", 1) for e in p.get("ENVIRONMENT", []))
+        environment = dict(e.split("=", 1) for e in p.get("ENVIRONMENT", []) if "=" in e)  # a list is in pieces
         tests.append({
             "name": test["name"],
             "command": [portable(w) for w in test["command"]],

@@ -13,6 +13,9 @@ kd_do 1 $sft $small --max_steps 4 --device auto --output_dir bfloat16
 expect_text err.txt "bfloat16"
 compare float32 cpu 1e-4
 compare bfloat16 cpu 2e-2
+check "losses fall" <<'P'
+assert all(steps(x)[-1]["loss"] < steps(x)[0]["loss"] for x in ("cpu", "float32", "bfloat16"))
+P
 
 echo "checkpoints"
 mkdir to_cpu to_device

@@ -214,7 +214,7 @@ def phase_sanitize(run, tests):
         run.say("skipped: no compute-sanitizer on this machine")
         run.results["left_out"].append("sanitize: no compute-sanitizer on this machine")
         return
-    programs = [t for t in tests if is_alone(t) and os.path.basename(t["command"][0]).startswith("test_gpu_")]
+    programs = [t for t in tests if is_alone(t) and os.path.basename(t["command"][0]).startswith(f"test_{run.o.label}_")]
     if not run.o.sanitize_all:  # in the type that training takes, and what has one type
         typed = {t["command"][0] for t in programs if "OT_TYPE" in t["environment"]}
         programs = [t for t in programs if t["environment"].get("OT_TYPE") == "bfloat16" or t["command"][0] not in typed]
@@ -240,8 +240,15 @@ def go(run):
     why = no_device(run)
     if why:
         print(f"skipped: no device ({why})")
+        run.results["skipped"] = why
+        write(run)
         return SKIPPED
-    tests = list_of_tests(run) if set(o.phases) & {"tests", "ranks", "sanitize"} else []
+    tests = []
+    if set(o.phases) & {"tests", "ranks", "sanitize"}:
+        try:
+            tests = list_of_tests(run)
+        except (OSError, subprocess.CalledProcessError) as e:
+            run.fail(f"no list of tests: {e}")
     phases = {"tests": lambda: phase_tests(run, tests), "ranks": lambda: phase_ranks(run, tests),
               "bench": lambda: figures.measure(run), "sanitize": lambda: phase_sanitize(run, tests),
               "compile": lambda: figures.measure_compiled(run)}
