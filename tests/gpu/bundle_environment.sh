@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-# Where packed programs find their libraries and their MPI; sourced with the folder of the bundle:  . environment.sh DIR
-# CUDA's libraries are the machine's: those of its toolkit, else those of the nvidia packages of its python3.
+# Where packed programs find their MPI, and in KD_LIBRARY_PATH their libraries; sourced with the folder of the bundle:
+#   . environment.sh DIR
+# CUDA's libraries are the machine's: those of its toolkit, else those of the nvidia packages of its python3.  The path is
+# not exported as LD_LIBRARY_PATH, since the machine's own programs (Python, the shell) must not meet packed libraries.
 kd_cuda=/usr/local/cuda/lib64
 while read -r kd_dir; do
     kd_cuda=$kd_cuda:$kd_dir
@@ -14,8 +16,7 @@ for p in sys.path:
 for kd_dir in /usr/local/nvidia/lib64 /usr/local/nvidia/lib; do
     [ ! -d "$kd_dir" ] || kd_cuda=$kd_cuda:$kd_dir
 done
-export KD_LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-} # as it was, for other people's programs
-export LD_LIBRARY_PATH=$1/lib:$kd_cuda${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+export KD_LIBRARY_PATH=$1/lib:$kd_cuda${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 export OPAL_PREFIX=$1/ompi OPAL_LIBDIR=$1/ompi/lib OPAL_PKGLIBDIR=$1/ompi/lib/openmpi3 OPAL_DATADIR=$1/ompi/share
 export OPAL_PKGDATADIR=$1/ompi/share/openmpi OPAL_SYSCONFDIR=$1/ompi/etc
 export PMIX_PREFIX=$1/pmix PMIX_INSTALL_PREFIX=$1/pmix PMIX_PKGLIBDIR=$1/pmix/lib/pmix PMIX_LIBDIR=$1/pmix/lib

@@ -49,7 +49,7 @@ def ours(run, what, figure=None, extra=(), environment=None, limit=180):
     if run.o.tiny:
         command += ["--seconds", "0.001", "--peak_size", "16"]
     out = os.path.join(run.logs, name + ".json")
-    code, seconds = run.process(name, command, min(limit, run.left()), environment, stdout=out)
+    code, seconds = run.process(name, command, min(limit, run.left()), environment, stdout=out, packed=True)
     if code != 0:
         run.fail(f"bench: {figure} " + ("took too long" if code is None else f"(exit {code})"))
         run.say(f"FAILED {figure}, kdhpc\n{run.tail(name)}")
@@ -83,8 +83,7 @@ def theirs(run, what, figure=None, extra=(), limit=240, keep=0):
     else:
         for key, value in SHAPE.items():
             command += ["--" + key, str(value)]
-    environment = {"LD_LIBRARY_PATH": os.environ.get("KD_LD_LIBRARY_PATH", os.environ.get("LD_LIBRARY_PATH", ""))}
-    code, seconds = run.process(name, command, limit, environment)
+    code, seconds = run.process(name, command, limit)
     rows = []
     if os.path.exists(out):
         with open(out) as f:

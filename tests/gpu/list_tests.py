@@ -2,8 +2,8 @@
 """The tests of a build that need a GPU, as a list that can be run without CTest.
 
 list_tests.py BUILD_DIR LABEL OUT.json [BUNDLE_DIR]: what CTest knows of the tests with LABEL: name, command, environment,
-number of processes, seconds.  With BUNDLE_DIR their programs are copied to BUNDLE_DIR/bin, and @BIN@, @SRC@, @WORK@ and
-@MPIEXEC@ stand for what is elsewhere on the machine that runs them.
+number of processes, seconds.  With BUNDLE_DIR their programs are copied to BUNDLE_DIR/bin, and @BIN@, @WRAP@, @SRC@, @WORK@ and
+@OMPI@ stand for what is elsewhere on the machine that runs them; scripts get programs by their wrappers.
 """
 import json
 import os
@@ -35,16 +35,16 @@ def main():
                           stdout=subprocess.PIPE).stdout
     programs = {}
 
-    def portable(word):
+    def portable(word, script):
         if not bundle:
             return word
         if word == mpiexec:
-            return "@MPIEXEC@"
+            return "@WRAP@/mpirun" if script else "@OMPI@/mpirun"
         if word.startswith(build + "/"):
             if os.path.isfile(word) and os.access(word, os.X_OK):
                 if programs.setdefault(os.path.basename(word), word) != word:
                     sys.exit(f"list_tests: two programs are called {os.path.basename(word)}")
-                return "@BIN@/" + os.path.basename(word)
+                return ("@WRAP@/" if script else "@BIN@/") + os.path.basename(word)
             return "@WORK@/" + os.path.basename(word)
         return word.replace(source, "@SRC@")
 
@@ -53,11 +53,13 @@ def main():
         if "command" not in test:
             sys.exit(f"list_tests: {test['name']} is not built")
         p = properties(test)
+        script = os.path.basename(test["command"][0]) == "bash"
         environment = dict(e.split("=", 1) for e in p.get("ENVIRONMENT", []) if "=" in e)  # a list is in pieces
         tests.append({
             "name": test["name"],
-            "command": [portable(w) for w in test["command"]],
-            "environment": {k: portable(v) for k, v in environment.items() if k not in DROP},
+            "command": [portable(w, script) for w in test["command"]],
+            "environment": {k: portable(v, script) for k, v in environment.items() if k not in DROP},
+            "script": script,
             "processes": p.get("PROCESSORS", 1),
             "seconds": p.get("TIMEOUT", 120),
         })

@@ -30,7 +30,7 @@ fi
 
 b=$(mktemp -d)
 trap 'rm -rf "$b"' EXIT
-mkdir -p "$b"/{bin,lib,src/tests,src/src/mode,src/inputs} "$b"/ompi/{bin,lib/openmpi3,etc,share} "$b/pmix/lib/pmix"
+mkdir -p "$b"/{bin,wrap,lib,src/tests,src/src/mode,src/inputs} "$b"/ompi/{bin,lib/openmpi3,etc,share} "$b/pmix/lib/pmix"
 
 # programs and tests, and what tests read
 python3 "$root/tests/gpu/list_tests.py" "$build" gpu "$b/tests.json" "$b"
@@ -83,6 +83,7 @@ if [ "$1" = -np ]; then
 fi
 program=$here/bin/$1
 shift
+export LD_LIBRARY_PATH=$KD_LIBRARY_PATH
 exec ${np:+"$here/ompi/bin/mpirun" -np "$np" --bind-to none} "$program" "$@"
 RUN
 cat >"$b/run.sh" <<'RUN'
@@ -90,7 +91,15 @@ cat >"$b/run.sh" <<'RUN'
 here=$(cd "$(dirname "$0")" && pwd)
 exec "$here/src/tests/gpu/run.sh" --bundle "$here" "$@"
 RUN
-chmod +x "$b/run" "$b/run.sh"
+# for scripts, whose other commands must not meet packed libraries
+for f in "$b"/bin/* "$b/ompi/bin/mpirun"; do
+    cat >"$b/wrap/$(basename "$f")" <<RUN
+#!/usr/bin/env bash
+export LD_LIBRARY_PATH=\$KD_LIBRARY_PATH
+exec "\$(dirname "\$0")/../${f#"$b/"}" "\$@"
+RUN
+done
+chmod +x "$b/run" "$b/run.sh" "$b"/wrap/*
 
 # one window over all programs: the kernels, which each of them holds, are stored once
 tar -C "$b" --sort=name --owner=0 --group=0 --mtime=@0 -cf - . | xz -T1 -6 --lzma2=preset=6,dict=128MiB >"$out.part"

@@ -32,7 +32,7 @@ def options():
     p.add_argument("--phases", default=",".join(PHASES), help="some of %(default)s, in this order; compile: training once more, by torch.compile")
     p.add_argument("--budget", type=float, default=540, help="seconds in all (default: %(default)s)")
     p.add_argument("--only", default="", help="tests whose names contain this")
-    p.add_argument("--jobs", type=int, default=max(1, min(6, (os.cpu_count() or 1) // 2)), help="tests side by side (default: %(default)s)")
+    p.add_argument("--jobs", type=int, default=max(1, min(8, (os.cpu_count() or 1) // 2)), help="tests side by side (default: %(default)s)")
     p.add_argument("--label", default="gpu", help="CTest's label of the tests, with --build (cuda: on the emulator)")
     p.add_argument("--program", help="program to measure instead of the build's kdhpc")
     p.add_argument("--python", default="python3", help="Python with torch and transformers (default: %(default)s)")
@@ -65,11 +65,9 @@ class Run:
         if o.bundle:
             self.root = os.path.abspath(o.bundle)
             self.program = os.path.join(self.root, "bin", "kdhpc")
-            self.mpiexec = os.path.join(self.root, "ompi", "bin", "mpirun")
         else:
             self.root = os.path.abspath(o.build)
             self.program = os.path.join(self.root, "src", "kdhpc")
-            self.mpiexec = "mpirun"
         if o.program:
             self.program = os.path.abspath(o.program)
 
@@ -90,9 +88,12 @@ class Run:
     def log(self, name):
         return os.path.join(self.logs, name + ".log")
 
-    def process(self, name, command, limit, environment=None, stdout=None):
-        """Run COMMAND for at most LIMIT seconds; (exit code or None on a time-out, seconds).  Output goes to a log."""
+    def process(self, name, command, limit, environment=None, stdout=None, packed=False):
+        """Run COMMAND for at most LIMIT seconds; (exit code or None on a time-out, seconds).  Output goes to a log.
+        PACKED: with the libraries of the bundle, if there is one."""
         env = dict(os.environ, **(environment or {}))
+        if packed and "KD_LIBRARY_PATH" in env:
+            env["LD_LIBRARY_PATH"] = env["KD_LIBRARY_PATH"]
         start = time.monotonic()
         with open(self.log(name), "wb") as log:
             out = open(stdout, "wb") if stdout else log
@@ -130,8 +131,8 @@ def list_of_tests(run):
     else:
         path = os.path.join(run.scratch, "tests.json")
         subprocess.run([sys.executable, os.path.join(HERE, "list_tests.py"), run.root, run.o.label, path], check=True)
-    places = {"@BIN@": os.path.join(run.root, "bin"), "@SRC@": os.path.join(run.root, "src"), "@WORK@": os.path.join(run.scratch, "work"),
-              "@MPIEXEC@": run.mpiexec}
+    places = {"@BIN@": os.path.join(run.root, "bin"), "@WRAP@": os.path.join(run.root, "wrap"), "@SRC@": os.path.join(run.root, "src"),
+              "@OMPI@": os.path.join(run.root, "ompi", "bin"), "@WORK@": os.path.join(run.scratch, "work")}
 
     def there(word):
         for k, v in places.items():
@@ -151,7 +152,7 @@ def list_of_tests(run):
 def no_device(run):
     """Why there is nothing to run on; empty if there is."""
     command = [run.program, "--mode", "bench", "--what", "gemm", "--device", "cuda", "--d_model", "16", "--tokens", "16", "--vocab_size", "16", "--peak_size", "16", "--seconds", "0.001"]
-    code, _ = run.process("device", command, 120)
+    code, _ = run.process("device", command, 120, packed=True)
     if code == 2:
         with open(run.log("device"), errors="replace") as f:
             return f.read().strip() or "no CUDA device"
@@ -179,7 +180,7 @@ def one_test(run, t, kind, wrap=(), environment=None, prefix=""):
     if limit < 5:
         run.leave_out(f"{kind}: {name}")
         return
-    code, seconds = run.process(name, list(wrap) + t["command"], limit, {**t["environment"], **(environment or {})})
+    code, seconds = run.process(name, list(wrap) + t["command"], limit, {**t["environment"], **(environment or {})}, packed=not t["script"])
     verdict(run, name, code, seconds, limit, kind)
 
 
@@ -191,7 +192,7 @@ def side_by_side(run, jobs, calls):
 
 def is_alone(t):
     """One process that is a test program: no launcher, no script."""
-    return t["processes"] == 1 and len(t["command"]) == 1
+    return t["processes"] == 1 and not t["script"]
 
 
 def phase_tests(run, tests):
@@ -288,8 +289,9 @@ def report(run):
         if of:
             print(f"{kind}: {of.count('passed')} passed, {of.count('failed')} failed, {of.count('skipped')} skipped")
     figures.show(table, r["figures"])
-    for x in r["left_out"]:
-        print(f"left out: {x}")
+    for kind in sorted({x.split(":")[0] for x in r["left_out"]}):
+        names = [x.partition(": ")[2] or x for x in r["left_out"] if x.split(":")[0] == kind]
+        print(f"left out of {kind}: {len(names)}: {', '.join(names)}")
     for x in r["failed"]:
         print(f"FAILED: {x}")
     print(f"{r['seconds']:.0f} s; all numbers: {run.out}/results.json, all output: {run.out}/logs.tar.gz")
