@@ -10,8 +10,9 @@
  * the forward pass but for what is frozen, and the teacher has only a forward.
  *
  * Memory of a device is what is taken from it since the benchmark began, asked for
- * after every update: parameters, optimiser, activations, workspaces, and what lies
- * unused between them.  On a CPU nothing is said of it. */
+ * after every update that warms up (asking takes time) and at the end: parameters,
+ * optimiser, activations, workspaces, and what lies unused between them.  On a CPU
+ * nothing is said of it. */
 #include "bench.h"
 
 #include "kdhpc/base/mem.h"
@@ -407,11 +408,13 @@ static int time_updates(struct updates *u, double *seconds)
             u->work += work_of(u);
             u->times[u->step - warm - 1] = now - last;
             last = now;
+        } else {
+            KD_ALL(u->run->comm, look_at_memory(u->run, &u->memory));
         }
-        KD_ALL(u->run->comm, look_at_memory(u->run, &u->memory));
     }
     KD_ALL(u->run->comm, be->ops->sync(be));
     *seconds = kd_now_s() - start;
+    KD_ALL(u->run->comm, look_at_memory(u->run, &u->memory));
     return kd_allreduce_f64(u->run->comm, seconds, 1, KD_MAX);
 }
 
