@@ -538,13 +538,15 @@ static int open_generation(struct kd_run *run, const struct bench_config *c,
 static int64_t next_sources(const struct bench_config *c, const struct sources *s,
                             int64_t first, int64_t end)
 {
-    int64_t to = first + 1;
+    int64_t to = first + 1, tokens;
 
     if (c->max_tokens_per_batch <= 0)
         return end - first;
-    while (to < end &&
-           s->offsets[to + 1] - s->offsets[first] <= c->max_tokens_per_batch)
-        to++;
+    for (; to < end; to++) {
+        tokens = s->offsets[to + 1] - s->offsets[first];
+        if (tokens + (to + 1 - first) * c->gen_length > c->max_tokens_per_batch)
+            break;
+    }
     return to - first;
 }
 

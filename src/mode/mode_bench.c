@@ -48,7 +48,7 @@ static const struct kd_opt_row rows[] = {
     {FIELD(max_tokens_per_batch), .type = KD_OPT_INT, .def = "-1", .min = -1,
      .max = 1 << 24,
      .help = "tokens of an update (source and target) and of a generation batch "
-             "(source); > 0 replaces batch_size"},
+             "(source and output); > 0 replaces batch_size"},
     {FIELD(sortish_sampler), .type = KD_OPT_BOOL, .def = "false",
      .help = "updates on examples of similar lengths"},
     {FIELD(freeze_encoder), .type = KD_OPT_BOOL, .def = "false",

@@ -32,7 +32,7 @@ def options():
     p.add_argument("--compile", action="store_true", help="torch.compile in train and kd")
     p.add_argument("--precisions", default="master,autocast")
     p.add_argument("--sortish", type=int, default=1, help="updates on examples of similar lengths")
-    p.add_argument("--budgets", default="8192,16384,32768", help="padded tokens of a generation batch")
+    p.add_argument("--budgets", default="16384,32768,65536", help="tokens of a generation batch, padded sources and outputs")
     p.add_argument("--seconds", type=float, default=12, help="time for one size of generation batches")
     p.add_argument("--warm_seconds", type=float, default=120)
     for name, value in (("d_model", 1024), ("n_heads", 16), ("encoder_layers", 12), ("decoder_layers", 12), ("student_decoder_layers", 3),

@@ -52,12 +52,12 @@ def plan(lengths, max_tokens, sortish):
     return [batches[k * stride % len(batches)] for k in range(len(batches))]
 
 
-def source_batches(lengths, max_tokens):
-    """Sources longest first, as many in a batch as have max_tokens when padded to the longest of them."""
+def source_batches(lengths, max_tokens, output):
+    """Sources longest first, as many in a batch as have max_tokens, padded to the longest and with their outputs."""
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i][0], i))
     batches = [[]]
     for i in order:
-        if batches[-1] and lengths[batches[-1][0]][0] * (len(batches[-1]) + 1) > max_tokens:
+        if batches[-1] and (lengths[batches[-1][0]][0] + output) * (len(batches[-1]) + 1) > max_tokens:
             batches.append([])
         batches[-1].append(i)
     return batches

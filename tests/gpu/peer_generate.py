@@ -11,7 +11,7 @@ from peer_common import PAD, Padded, bart, fresh_memory, memory_gb, now, read_le
 
 def one_size(o, device, model, budget, add):
     lengths = read_lengths()[: o.n_sources]
-    batches = source_batches(lengths, budget)
+    batches = source_batches(lengths, budget, o.gen_length)
     generator = torch.Generator().manual_seed(o.seed)
     stride = stride_of(len(batches))
 
