@@ -28,7 +28,7 @@ def options():
     p = argparse.ArgumentParser(prog="run.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--build", help="a build folder, with CTest beside it")
     p.add_argument("--bundle", help="what tests/gpu/pack.sh packed, unpacked")
-    p.add_argument("--out", default=os.environ.get("OUT") or "gpu-results", help="folder for results.json and the logs (default: $OUT or gpu-results)")
+    p.add_argument("--out", default=os.environ.get("OUT") or "run-gpu", help="folder for results.json and logs.tar.gz (default: $OUT or run-gpu)")
     p.add_argument("--phases", default=",".join(PHASES), help="some of %(default)s, in this order; compile: training once more, by torch.compile")
     p.add_argument("--budget", type=float, default=540, help="seconds in all (default: %(default)s)")
     p.add_argument("--only", default="", help="tests whose names contain this")
