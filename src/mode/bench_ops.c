@@ -15,10 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CYCLE = 8, NOISE = 1 << 18 };
-
-/* Lengths of sequences in a batch, over and over, in 1/240 of the longest. */
-static const int64_t lengths[CYCLE] = {12, 25, 40, 70, 100, 140, 190, 240};
+enum { NOISE = 1 << 18 };
 
 struct product {
     struct kd_backend *be;
@@ -126,7 +123,7 @@ int bench_peak(struct kd_run *run, const struct bench_config *config,
     bool cpu = run->be->device == KD_CPU;
     struct kd_backend *one = NULL;
     struct kd_arena *arena = NULL;
-    const int64_t side = cpu ? 512 : 8192, mnk[3] = {side, side, side};
+    const int64_t side = cpu ? 512 : config->peak_size, mnk[3] = {side, side, side};
     int rc = KD_OK;
 
     if (t->peak == 0.0) {
@@ -173,6 +170,7 @@ static int run_gemm(struct kd_run *run, const struct bench_config *c,
     int rc = KD_OK;
 
     KD_GO(bench_peak(run, c, t, &peak));
+    KD_ALL_GO(run->comm, bench_add(t, peak, "GFLOP/s", NAN, "peak"));
     KD_ALL_GO(run->comm, kd_arena_new(run->be, &arena));
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         const struct shape *s = &shapes[i];
@@ -199,7 +197,7 @@ struct attention {
     struct kd_attention a;
     struct kd_mat dout, dq, dk, dv;
     struct kd_attention_cached cached;
-    int64_t offsets[4096];
+    int64_t offsets[1 << 14];
     double pairs; /* of a query and a key that it sees */
 };
 
@@ -224,7 +222,7 @@ static int call_cached(void *arg)
     return p->be->ops->attention_cached(p->be, &p->cached);
 }
 
-/* Sequences of the cycle until there are about C->tokens rows. */
+/* Sequences as long as the first sources, until there are about C->tokens rows. */
 static int make_sequences(const struct bench_config *c, struct kd_arena *arena,
                           struct attention *p)
 {
@@ -234,13 +232,13 @@ static int make_sequences(const struct bench_config *c, struct kd_arena *arena,
     p->offsets[0] = 0;
     p->pairs = 0.0;
     for (s.n = 0; s.n < most && p->offsets[s.n] < c->tokens; s.n++) {
-        int64_t len = lengths[s.n % CYCLE];
+        int64_t len = bench_length(s.n, false);
 
         p->offsets[s.n + 1] = p->offsets[s.n] + len;
         p->pairs += (double)(p->a.causal ? len * (len + 1) / 2 : len * len);
+        s.max_len = len > s.max_len ? len : s.max_len;
     }
     s.n_rows = p->offsets[s.n];
-    s.max_len = lengths[CYCLE - 1];
     s.offsets_dev = (struct kd_tensor){.dtype = KD_I64, .ndim = 1, .shape = {s.n + 1}};
     KD_TRY(kd_arena_alloc(arena, kd_tensor_bytes(&s.offsets_dev), &s.offsets_dev.data));
     KD_TRY(p->be->ops->upload(p->be, s.offsets_dev.data, p->offsets,

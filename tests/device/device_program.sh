@@ -82,7 +82,7 @@ done
 echo "benchmarks, and what --device and --dtype mean"
 kd_do 1 --mode bench --what gemm,attention,train,kd,generate $gpu --d_model 16 --n_heads 2 --encoder_layers 2 --decoder_layers 2 \
     --student_decoder_layers 1 --vocab_size 50 --batch_size 4 --steps 1 --num_beams 2 --gen_length 4 --n_sources 4 --tokens 100 \
-    --seconds 0.001 --threads 1
+    --seconds 0.001 --peak_size 64 --threads 1
 kd_do 1 --version
 expect_text out.txt "guarded host memory"
 kd_do 1 --mode generate --model model --input "$tiny/val.source" --dtype float32 $gen --output_dir auto

@@ -22,7 +22,7 @@ for r in rows:
     assert ("bound" in r) == ("share" in r), r
     if "bound" in r:
         assert math.isclose(r["share"], r["value"] / r["bound"], rel_tol=1e-12) and r["bound"] > 0, r
-bound = {r["what"]: r["bound"] for r in rows if r["what"] in ("train", "kd", "generate")}
+bound = {r["what"]: r["bound"] for r in rows if r["what"] in ("train", "kd", "generate") and "bound" in r}
 assert len(bound) == 3, bound
 # a student as large as its teacher: three forward passes' worth for it, one for the teacher
 assert math.isclose(bound["kd"] / bound["train"], 3 / 4, rel_tol=1e-9), bound
@@ -40,6 +40,24 @@ done
 kd_do 1 --mode bench --what gemm,metrics --threads 1 --d_model 16 --tokens 50 --vocab_size 50 --seconds 0.001
 expect_text out.txt "qkv forward 50x48x16"
 expect_text out.txt "pairs/s"
+
+echo "batches by tokens, a frozen encoder"
+frozen="$tiny --decoder_layers 4 --student_decoder_layers 1 --max_tokens_per_batch 400 --n_sources 20 --warm_steps 2 --sortish_sampler --threads 1"
+kd_do 1 --mode bench --what train,kd,generate --json $frozen
+mv out.txt all.json
+kd_do 1 --mode bench --what train,kd,generate --json $frozen --freeze_encoder
+python3 - <<'PY' || fail "the work of a frozen encoder is not as expected"
+import json
+
+def bound(path):
+    return {r["what"]: r["bound"] for r in json.load(open(path)) if "bound" in r}
+
+trained, frozen = bound("all.json"), bound("out.txt")
+# trained: three passes; frozen: the encoder once, the head and the source's keys and values without a gradient of weights
+assert 1 < frozen["train"] / trained["train"] < 3, (trained, frozen)
+assert frozen["kd"] / trained["kd"] > frozen["train"] / trained["train"], (trained, frozen)
+assert any("400 tokens" in r["name"] for r in json.load(open("out.txt")))
+PY
 
 kd_alone --mode bench --what gemm,speed
 expect_error 2 "speed" "tokenizer"

@@ -6,6 +6,7 @@
 #include "golden.h"
 #include "kdhpc/base/mem.h"
 #include "kdhpc/decode/decode.h"
+#include "source_dir.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -117,7 +118,8 @@ static void check_fixture(const char *name)
     struct kd_json *cases = NULL;
 
     golden_open(name, &f);
-    ok(kd_format(path, sizeof path, KD_SOURCE_DIR "/tests/golden/%s/beams.json", name));
+    ok(kd_format(path, sizeof path, "%s/tests/golden/%s/beams.json",
+                 kd_test_source_dir(), name));
     ok(kd_json_parse_file(path, &cases));
     assert_true(kd_json_len(cases) > 10);
     for (int64_t i = 0; i < kd_json_len(cases); i++) {

@@ -7,6 +7,7 @@
 
 #include "kdhpc/distill/objective.h"
 #include "kdhpc/mode/batch.h"
+#include "source_dir.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -437,16 +438,17 @@ static void read_list(const struct kd_json *list, int64_t *out)
 static int start(void **state)
 {
     static struct world w;
-    const char *dir = KD_SOURCE_DIR "/tests/golden/objective";
     char path[512];
 
     ok(kd_comm_start(&w.comm));
     golden_open("bart", &w.g);
     ok(kd_params_alloc_grads(kd_model_params(w.g.model)));
     ok(kd_tape_new(w.g.be, &w.tape));
-    ok(kd_format(path, sizeof path, "%s/objective.json", dir));
+    ok(kd_format(path, sizeof path, "%s/tests/golden/objective/objective.json",
+                 kd_test_source_dir()));
     ok(kd_json_parse_file(path, &w.fixture.facts));
-    ok(kd_format(path, sizeof path, "%s/expect", dir));
+    ok(kd_format(path, sizeof path, "%s/tests/golden/objective/expect",
+                 kd_test_source_dir()));
     ok(kd_safetensors_open(path, &w.fixture.expect));
     read_list(kd_json_get(w.fixture.facts, "encoder_matches"), w.enc);
     read_list(kd_json_get(w.fixture.facts, "decoder_matches"), w.dec);

@@ -3,6 +3,8 @@
  * matched by their exact names here; the rules for aliases have tests of their own. */
 #include "golden.h"
 
+#include "source_dir.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -154,7 +156,7 @@ void golden_open(const char *name, struct golden *g)
     size_t src, tgt; /* bytes of rows */
 
     memset(g, 0, sizeof *g);
-    path_of(dir, sizeof dir, KD_SOURCE_DIR "/tests/golden", name);
+    ok(kd_format(dir, sizeof dir, "%s/tests/golden/%s", kd_test_source_dir(), name));
     g->be = golden_backend();
     ok(kd_arena_new(g->be, &g->arena));
     g->model = golden_model(g->be, dir);
