@@ -69,14 +69,19 @@ static int sublayer_end(struct kd_block *b, struct kd_norm_vars *norm,
     return KD_OK;
 }
 
+float kd_score_scale(const struct kd_model *m, const struct kd_stack *s)
+{
+    return m->arch.scaled_scores ? 1.0f / sqrtf((float)s->head_dim) : 1.0f;
+}
+
 static struct kd_attention_desc attention_desc(const struct kd_block *b, uint32_t site)
 {
-    int64_t head_dim = b->m->arch.d_model / b->stack->n_heads;
+    int64_t head_dim = b->stack->head_dim;
 
     return (struct kd_attention_desc){.n_heads = b->stack->n_heads,
                                       .n_kv_heads = b->stack->n_heads,
                                       .head_dim = head_dim,
-                                      .scale = 1.0f / sqrtf((float)head_dim),
+                                      .scale = kd_score_scale(b->m, b->stack),
                                       .p_drop = b->m->arch.p_attn,
                                       .site = site,
                                       .row_keys = b->row_keys,
@@ -96,6 +101,8 @@ static int self_attention(struct kd_block *b, int l, struct kd_var *x,
     } else {
         desc = attention_desc(b, site_of(b, l, KD_SITE_SELF_PROBS));
         desc.causal = b->stack->which == KD_DEC;
+        desc.bias = b->distances;
+        desc.bias_zero = b->zero_distance;
         KD_TRY(linear(b, x, &y->qkv, &qkv));
         KD_TRY(kd_op_self_attention(b->ctx, &desc, qkv, &mixed));
     }
@@ -126,8 +133,10 @@ static int feed_forward(struct kd_block *b, int l, struct kd_var *x,
                         struct kd_var **out)
 {
     struct kd_layer *y = &b->stack->layers[l];
-    struct kd_feed_forward f = {.w1 = &y->fc1.w,
-                                .b1 = bias_of(&y->fc1),
+    struct kd_linear_vars *first = b->m->arch.gated ? &y->gate : &y->fc1;
+    struct kd_feed_forward f = {.w1 = &first->w,
+                                .b1 = bias_of(first),
+                                .gated = b->m->arch.gated,
                                 .w2 = &y->fc2.w,
                                 .b2 = bias_of(&y->fc2),
                                 .act = b->m->arch.act,
@@ -221,6 +230,9 @@ int kd_block_stack(struct kd_block *b, struct kd_var **out)
     struct kd_norm_desc desc = norm_desc(b);
     struct carry carry;
 
+    if (b->stack->distances.v.data && !b->cache)
+        KD_TRY(kd_distance_table(b->ctx, b->m, b->stack, b->q_seqs.max_len,
+                                 &b->distances, &b->zero_distance));
     KD_TRY(carry_begin(b, &carry));
     for (int l = 0; l < b->stack->n; l++) {
         KD_TRY(layer_forward(b, l));
@@ -237,6 +249,8 @@ int kd_block_stack(struct kd_block *b, struct kd_var **out)
         KD_TRY(kd_op_norm(b->ctx, &desc, b->x, &norm->gamma, &norm->beta, out));
     }
     tap_between(b, b->stack->n);
+    KD_TRY(kd_op_dropout(b->ctx, *out, b->m->arch.p_final,
+                         site_of(b, -1, KD_SITE_FINAL), b->row_keys, out));
     return kd_taps_keep(b->m->be, b->ctx->taps);
 }
 
@@ -247,8 +261,9 @@ int kd_block_embed(struct kd_block *b, const int32_t *ids, const int32_t *pos,
     struct kd_norm_desc desc = norm_desc(b);
     struct kd_norm_vars *norm = &b->stack->emb_norm;
 
-    KD_TRY(kd_op_embed(b->ctx, &b->m->embed, ids, n, a->emb_scale, &b->stack->pos, pos,
-                       a->pad_id, &b->x));
+    KD_TRY(kd_op_embed(b->ctx, b->stack->embed, ids, n, a->emb_scale,
+                       b->stack->pos.v.data ? &b->stack->pos : NULL, pos,
+                       a->padding_row, &b->x));
     if (a->emb_norm)
         KD_TRY(kd_op_norm(b->ctx, &desc, b->x, &norm->gamma, &norm->beta, &b->x));
     return kd_op_dropout(b->ctx, b->x, a->p_emb, site_of(b, -1, KD_SITE_EMB),
