@@ -30,6 +30,11 @@ static struct kd_var *bias_of(struct kd_linear_vars *l)
     return l->b.v.data ? &l->b : NULL;
 }
 
+static struct kd_var *beta_of(struct kd_norm_vars *n)
+{
+    return n->beta.v.data ? &n->beta : NULL;
+}
+
 static int linear(struct kd_block *b, struct kd_var *x, struct kd_linear_vars *l,
                   struct kd_var **out)
 {
@@ -48,10 +53,10 @@ static int sublayer_begin(struct kd_block *b, struct kd_norm_vars *norm,
         return KD_OK;
     }
     if (!sub)
-        return kd_op_norm(b->ctx, &desc, b->x, &norm->gamma, &norm->beta, y);
+        return kd_op_norm(b->ctx, &desc, b->x, &norm->gamma, beta_of(norm), y);
     b->sub = NULL;
     return kd_op_residual_norm(b->ctx, &desc, b->x, sub, b->m->arch.p_resid,
-                               b->sub_site, b->row_keys, &norm->gamma, &norm->beta,
+                               b->sub_site, b->row_keys, &norm->gamma, beta_of(norm),
                                &b->x, y);
 }
 
@@ -63,7 +68,8 @@ static int sublayer_end(struct kd_block *b, struct kd_norm_vars *norm,
 
     if (!b->m->arch.prenorm)
         return kd_op_residual_norm(b->ctx, &desc, b->x, sub, b->m->arch.p_resid, site,
-                                   b->row_keys, &norm->gamma, &norm->beta, NULL, &b->x);
+                                   b->row_keys, &norm->gamma, beta_of(norm), NULL,
+                                   &b->x);
     b->sub = sub;
     b->sub_site = site;
     return KD_OK;
@@ -246,7 +252,7 @@ int kd_block_stack(struct kd_block *b, struct kd_var **out)
     } else if (b->sub) {
         KD_TRY(sublayer_begin(b, norm, out));
     } else {
-        KD_TRY(kd_op_norm(b->ctx, &desc, b->x, &norm->gamma, &norm->beta, out));
+        KD_TRY(kd_op_norm(b->ctx, &desc, b->x, &norm->gamma, beta_of(norm), out));
     }
     tap_between(b, b->stack->n);
     KD_TRY(kd_op_dropout(b->ctx, *out, b->m->arch.p_final,
@@ -265,7 +271,7 @@ int kd_block_embed(struct kd_block *b, const int32_t *ids, const int32_t *pos,
                        b->stack->pos.v.data ? &b->stack->pos : NULL, pos,
                        a->padding_row, &b->x));
     if (a->emb_norm)
-        KD_TRY(kd_op_norm(b->ctx, &desc, b->x, &norm->gamma, &norm->beta, &b->x));
+        KD_TRY(kd_op_norm(b->ctx, &desc, b->x, &norm->gamma, beta_of(norm), &b->x));
     return kd_op_dropout(b->ctx, b->x, a->p_emb, site_of(b, -1, KD_SITE_EMB),
                          b->row_keys, &b->x);
 }
