@@ -306,6 +306,17 @@ def trim(row, eos):
     return row[:row.index(eos) + 1] if eos in row else row
 
 
+def whole_prefix(model):
+    """FSMT wants the whole prefix in each step, to count positions, and cuts it itself;
+    transformers 4.57 hands it the last token, which then always has the first position."""
+    prepare = model.prepare_inputs_for_generation
+
+    def with_prefix(ids, **kwargs):
+        return {**prepare(ids, **kwargs), "decoder_input_ids": ids}
+
+    model.prepare_inputs_for_generation = with_prefix
+
+
 def generate(c, model, sources, options):
     defaults = dict(min_length=0, length_penalty=1.0, early_stopping=False,
                     no_repeat_ngram_size=0, repetition_penalty=1.0, num_return_sequences=1,
@@ -313,9 +324,6 @@ def generate(c, model, sources, options):
     bos, pad, eos, start = ids_of(c)
     config = GenerationConfig(bos_token_id=bos, pad_token_id=pad, eos_token_id=eos,
                               decoder_start_token_id=start, do_sample=False,
-                              # transformers 4.57 puts every cached token of FSMT at
-                              # the first position
-                              use_cache=c["cls"] != "fsmt",
                               return_dict_in_generate=True, output_scores=True,
                               **{**defaults, **options})
     out = model.generate(input_ids=pad_rows(sources, pad),
@@ -336,6 +344,8 @@ def beams(c, model, path):
     sources = [torch.randint(3, c.get("V_src", c["V"]), (n,), generator=gen).tolist() + [eos]
                for n in (3, 12, 7, 1, 20)]
     cases = []
+    if c["cls"] == "fsmt":
+        whole_prefix(model)
     for options in options_of(eos):
         if c["cls"] == "fsmt":  # gives a pad that was generated no position
             options["bad_words_ids"] = [[pad]]
