@@ -4,13 +4,15 @@
  * Self attention reads q, k and v as windows of one [n, (H + 2 Hkv) hd] matrix, cross
  * attention k and v as windows of one [n_kv, 2 Hkv hd] matrix, and the backward pass
  * writes the gradients into the same windows of one gradient, so neither unpacks
- * anything.  Probabilities are never kept: the backward makes them again from the
- * log-sum-exp of each row and head. */
+ * anything.  A table of distances is added to the scores; its gradient collects those
+ * of all layers that use it.  Probabilities are never kept: the backward makes them
+ * again from the log-sum-exp of each row and head. */
 #include "node.h"
 
 struct attention {
     struct kd_attention k;
     struct kd_var *q, *kv; /* kv NULL: q is the packed qkv */
+    struct kd_var *bias;   /* or NULL */
 };
 
 static struct kd_mat q_window(const struct attention *a, struct kd_tensor t)
@@ -31,15 +33,16 @@ static int attention_back(struct kd_tape *t, const struct kd_node *node)
 {
     const struct attention *a = node->saved;
     struct kd_backend *be = kd_tape_backend(t);
-    struct kd_tensor dq, dkv;
+    struct kd_tensor dq, dkv, dbias;
 
     KD_TRY(kd_grad_set_begin(t, a->q, &dq));
     dkv = dq;
     if (a->kv)
         KD_TRY(kd_grad_set_begin(t, a->kv, &dkv));
+    KD_TRY(kd_grad_add(t, a->bias, &dbias));
     KD_TRY(be->ops->attention_back(be, &a->k, kd_mat_of(node->out[0]->g),
                                    q_window(a, dq), kv_window(a, dkv, 0),
-                                   kv_window(a, dkv, 1)));
+                                   kv_window(a, dkv, 1), dbias.data));
     KD_TRY(kd_grad_set_end(t, a->q, dq));
     return a->kv ? kd_grad_set_end(t, a->kv, dkv) : KD_OK;
 }
@@ -48,7 +51,7 @@ static int attention_run(struct kd_ctx *ctx, const struct kd_attention_desc *des
                          struct kd_var *q, struct kd_var *kv, struct kd_var **out)
 {
     struct kd_tensor from = kv ? kv->v : q->v;
-    bool rec = ctx->tape && (kd_wants(q) || kd_wants(kv));
+    bool rec = ctx->tape && (kd_wants(q) || kd_wants(kv) || kd_wants(desc->bias));
     struct attention *saved,
         a = {
             .k = {.q_seqs = desc->q_seqs,
@@ -60,13 +63,16 @@ static int attention_run(struct kd_ctx *ctx, const struct kd_attention_desc *des
                   .causal = desc->causal,
                   .dropout = kd_op_drop(ctx, desc->p_drop, desc->site, desc->row_keys)},
             .q = q,
-            .kv = kv};
+            .kv = kv,
+            .bias = desc->bias};
 
     KD_TRY(kd_op_result(ctx, q->v.shape[0], desc->n_heads * desc->head_dim, rec, out));
     a.k.q = q_window(&a, q->v);
     a.k.k = kv_window(&a, from, 0);
     a.k.v = kv_window(&a, from, 1);
     a.k.out = kd_mat_of((*out)->v);
+    if (desc->bias)
+        a.k.bias = (struct kd_distance_bias){desc->bias->v, desc->bias_zero};
     if (rec)
         KD_TRY(kd_arena_tensor(ctx->arena, KD_F32, q->v.shape[0], desc->n_heads,
                                &a.k.lse));
@@ -76,7 +82,7 @@ static int attention_run(struct kd_ctx *ctx, const struct kd_attention_desc *des
     KD_TRY(kd_arena_host(ctx->arena, sizeof(*saved), &saved));
     *saved = a;
     return kd_tape_record(ctx->tape, &(struct kd_node){.back = attention_back,
-                                                       .in = {q, kv},
+                                                       .in = {q, kv, desc->bias},
                                                        .out = {*out},
                                                        .saved = saved});
 }

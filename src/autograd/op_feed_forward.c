@@ -20,7 +20,8 @@ struct feed_forward {
     struct kd_feed_forward f;
     struct kd_dropout drop;
     struct kd_var *x, *y;
-    struct kd_tensor pre; /* [n, ffn] before the activation; data NULL: not kept */
+    struct kd_tensor
+        pre; /* [n, w1's rows] before the activation; data NULL: not kept */
     int64_t n, ffn, chunk;
 };
 
@@ -30,6 +31,7 @@ struct chunk {
     struct kd_backend *be;
     int64_t first, n;
     struct kd_tensor inner; /* [n, ffn] scratch */
+    struct kd_tensor pre;   /* [n, w1's rows], of the pass or scratch */
 };
 
 /* Chunks of nearly equal height. */
@@ -52,23 +54,24 @@ static int64_t chunk_count(const struct feed_forward *p)
     return p->n ? (p->n + p->chunk - 1) / p->chunk : 0;
 }
 
-/* Chunk I of a pass with SCRATCH [chunk, ffn]. */
+/* Chunk I of a pass with SCRATCH [chunk, ffn] and PRE, all that is kept or scratch. */
 static struct chunk chunk_at(const struct feed_forward *p, struct kd_backend *be,
-                             struct kd_tensor scratch, int64_t i)
+                             struct kd_tensor scratch, struct kd_tensor pre, int64_t i)
 {
     int64_t first = i * p->chunk, n = p->n - first < p->chunk ? p->n - first : p->chunk;
 
-    return (struct chunk){p, be, first, n, kd_tensor_rows(scratch, 0, n)};
+    return (struct chunk){
+        p,
+        be,
+        first,
+        n,
+        kd_tensor_rows(scratch, 0, n),
+        pre.data ? kd_tensor_rows(pre, pre.shape[0] == p->n ? first : 0, n) : pre};
 }
 
 static struct kd_mat rows_of(const struct chunk *c, struct kd_tensor t)
 {
     return kd_mat_of(kd_tensor_rows(t, c->first, c->n));
-}
-
-static struct kd_tensor pre_of(const struct chunk *c)
-{
-    return kd_tensor_rows(c->p->pre, c->first, c->n);
 }
 
 /* inner = dropout(inner). */
@@ -84,17 +87,28 @@ static int drop_inner(const struct chunk *c)
 
 /* ---- forward ---- */
 
+/* inner = act(x W1^T + b1), or its gated form. */
+static int up(const struct chunk *c)
+{
+    const struct kd_feed_forward *f = &c->p->f;
+    struct kd_gemm g = {.trans_b = true,
+                        .alpha = 1.0f,
+                        .a = rows_of(c, c->p->x->v),
+                        .b = kd_mat_of(f->w1->v),
+                        .c = kd_mat_of(f->gated ? c->pre : c->inner),
+                        .bias = f->b1 ? f->b1->v.data : NULL,
+                        .bias_rounded = f->b1 ? f->b1->rounded : NULL,
+                        .act = f->gated ? KD_ACT_NONE : f->act};
+
+    if (!f->gated && c->pre.data)
+        g.pre = kd_mat_of(c->pre);
+    KD_TRY(c->be->ops->gemm(c->be, &g));
+    return f->gated ? c->be->ops->glu(c->be, f->act, c->pre, c->inner) : KD_OK;
+}
+
 static int forward_chunk(const struct chunk *c)
 {
     const struct kd_feed_forward *f = &c->p->f;
-    struct kd_gemm up = {.trans_b = true,
-                         .alpha = 1.0f,
-                         .a = rows_of(c, c->p->x->v),
-                         .b = kd_mat_of(f->w1->v),
-                         .c = kd_mat_of(c->inner),
-                         .bias = f->b1 ? f->b1->v.data : NULL,
-                         .bias_rounded = f->b1 ? f->b1->rounded : NULL,
-                         .act = f->act};
     struct kd_gemm down = {.trans_b = true,
                            .alpha = 1.0f,
                            .a = kd_mat_of(c->inner),
@@ -103,9 +117,7 @@ static int forward_chunk(const struct chunk *c)
                            .bias = f->b2 ? f->b2->v.data : NULL,
                            .bias_rounded = f->b2 ? f->b2->rounded : NULL};
 
-    if (c->p->pre.data)
-        up.pre = rows_of(c, c->p->pre);
-    KD_TRY(c->be->ops->gemm(c->be, &up));
+    KD_TRY(up(c));
     KD_TRY(drop_inner(c));
     return c->be->ops->gemm(c->be, &down);
 }
@@ -113,12 +125,14 @@ static int forward_chunk(const struct chunk *c)
 static int forward(struct kd_ctx *ctx, const struct feed_forward *p)
 {
     struct kd_arena_mark mark = kd_arena_mark(ctx->arena);
-    struct kd_tensor scratch;
+    struct kd_tensor scratch, pre = p->pre;
     int rc = KD_OK;
 
     KD_TRY(kd_arena_tensor(ctx->arena, ctx->dtype, p->chunk, p->ffn, &scratch));
+    if (p->f.gated && !pre.data)
+        KD_TRY(kd_arena_tensor(ctx->arena, ctx->dtype, p->chunk, 2 * p->ffn, &pre));
     for (int64_t i = 0; i < chunk_count(p) && !rc; i++) {
-        struct chunk c = chunk_at(p, ctx->be, scratch, i);
+        struct chunk c = chunk_at(p, ctx->be, scratch, pre, i);
 
         rc = forward_chunk(&c);
     }
@@ -152,11 +166,24 @@ static int open_gradients(struct kd_tape *t, const struct feed_forward *p,
     return KD_OK;
 }
 
-/* inner = act'(pre) * dropout(dy W2), and what follows from it. */
+/* The gradient of what the first layer gave, from that of inner: in inner's place, or
+ * gated, being twice as wide, in that of pre, which nobody needs any more. */
+static int act_back(const struct chunk *c, struct kd_tensor *out)
+{
+    const struct kd_feed_forward *f = &c->p->f;
+
+    *out = f->gated ? c->pre : c->inner;
+    if (f->gated)
+        return c->be->ops->glu_back(c->be, f->act, c->pre, c->inner, c->pre);
+    return c->be->ops->act_back(c->be, f->act, c->pre, c->inner, c->inner);
+}
+
+/* From inner = dropout(dy W2) to the gradients of the first layer and of x. */
 static int back_inner(const struct chunk *c, const struct gradients *g)
 {
     const struct feed_forward *p = c->p;
     struct kd_mat inner = kd_mat_of(c->inner), x = rows_of(c, p->x->v);
+    struct kd_tensor dpre;
     struct kd_gemm dh = {.alpha = 1.0f,
                          .a = rows_of(c, p->y->g),
                          .b = kd_mat_of(p->f.w2->v),
@@ -164,7 +191,8 @@ static int back_inner(const struct chunk *c, const struct gradients *g)
 
     KD_TRY(c->be->ops->gemm(c->be, &dh));
     KD_TRY(drop_inner(c));
-    KD_TRY(c->be->ops->act_back(c->be, p->f.act, pre_of(c), c->inner, c->inner));
+    KD_TRY(act_back(c, &dpre));
+    inner = kd_mat_of(dpre);
     if (g->w1.data) {
         struct kd_gemm dw = {.trans_a = true,
                              .alpha = 1.0f,
@@ -198,7 +226,8 @@ static int back_w2(const struct chunk *c)
                          .b = kd_mat_of(c->inner),
                          .c = kd_mat_of(p->f.w2->g)};
 
-    KD_TRY(c->be->ops->act(c->be, p->f.act, pre_of(c), c->inner));
+    KD_TRY((p->f.gated ? c->be->ops->glu : c->be->ops->act)(c->be, p->f.act, c->pre,
+                                                            c->inner));
     KD_TRY(drop_inner(c));
     return c->be->ops->gemm(c->be, &dw);
 }
@@ -217,12 +246,12 @@ static int feed_forward_back(struct kd_tape *t, const struct kd_node *node)
         return KD_OK;
     KD_TRY(kd_pool_take(t, kd_tensor_bytes(&scratch), &scratch.data));
     for (int64_t i = 0; i < chunk_count(p); i++) {
-        struct chunk c = chunk_at(p, be, scratch, i);
+        struct chunk c = chunk_at(p, be, scratch, p->pre, i);
 
-        if (g.x.data || g.w1.data || g.b1.data)
-            KD_TRY(back_inner(&c, &g));
         if (g.w2.data)
             KD_TRY(back_w2(&c));
+        if (g.x.data || g.w1.data || g.b1.data)
+            KD_TRY(back_inner(&c, &g));
     }
     kd_pool_give(t, scratch.data);
     return KD_OK;
@@ -233,12 +262,12 @@ static int feed_forward_back(struct kd_tape *t, const struct kd_node *node)
 static int check(const struct kd_ctx *ctx, const struct kd_feed_forward *f,
                  const struct kd_var *x)
 {
-    int64_t ffn = f->w1->v.shape[0];
+    int64_t rows = f->w1->v.shape[0], ffn = f->gated ? rows / 2 : rows;
 
     KD_TRY(kd_op_check(ctx, "feed-forward", "first weight", f->w1, -1, -1));
     KD_TRY(kd_op_check(ctx, "feed-forward", "second weight", f->w2, -1, ffn));
     KD_TRY(kd_op_check(ctx, "feed-forward", "x", x, -1, f->w1->v.shape[1]));
-    KD_TRY(kd_op_check_vector("feed-forward", "first bias", f->b1, ffn));
+    KD_TRY(kd_op_check_vector("feed-forward", "first bias", f->b1, rows));
     return kd_op_check_vector("feed-forward", "second bias", f->b2, f->w2->v.shape[0]);
 }
 
@@ -250,7 +279,7 @@ int kd_op_feed_forward(struct kd_ctx *ctx, const struct kd_feed_forward *f,
              .drop = kd_op_drop(ctx, f->p_drop, f->site, f->row_keys),
              .x = x,
              .n = x->v.shape[0],
-             .ffn = f->w1->v.shape[0],
+             .ffn = f->w2->v.shape[1],
              .chunk = chunk_rows(ctx->be, f->chunk_rows, x->v.shape[0])};
     bool inner = kd_wants(x) || kd_wants(f->w1) || kd_wants(f->b1) || kd_wants(f->w2);
     bool rec = ctx->tape && (inner || kd_wants(f->b2));
@@ -259,7 +288,7 @@ int kd_op_feed_forward(struct kd_ctx *ctx, const struct kd_feed_forward *f,
     KD_TRY(kd_op_result(ctx, p.n, f->w2->v.shape[0], rec, out));
     p.y = *out;
     if (rec && inner)
-        KD_TRY(kd_arena_tensor(ctx->arena, ctx->dtype, p.n, p.ffn, &p.pre));
+        KD_TRY(kd_arena_tensor(ctx->arena, ctx->dtype, p.n, f->w1->v.shape[0], &p.pre));
     KD_TRY(forward(ctx, &p));
     if (!rec)
         return KD_OK;

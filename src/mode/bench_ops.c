@@ -212,7 +212,7 @@ static int call_attention_back(void *arg)
 {
     struct attention *p = arg;
 
-    return p->be->ops->attention_back(p->be, &p->a, p->dout, p->dq, p->dk, p->dv);
+    return p->be->ops->attention_back(p->be, &p->a, p->dout, p->dq, p->dk, p->dv, NULL);
 }
 
 static int call_cached(void *arg)

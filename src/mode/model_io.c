@@ -116,7 +116,7 @@ static int load_param(struct kd_model *m, int index, const char *dir,
 
     KD_TRY(find_tensor(m, index, file, &t, &found));
     if (!found)
-        return p->kind == KD_PARAM_BUFFER ? KD_OK : list_name(missing, p->name);
+        return kd_param_is_constant(p) ? KD_OK : list_name(missing, p->name);
     if (!shape_fits(p, &t))
         return shape_error(dir, p, &t);
     if (kd_tensor_count(&t) < p->count)

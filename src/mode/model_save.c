@@ -85,7 +85,7 @@ static int write_weights(const struct save *s)
     struct kd_named_tensor *tensors = NULL;
     float *values = NULL;
     char *path = NULL;
-    int rc;
+    int rc, n = 0;
 
     KD_GO(kd_calloc(ps->n, sizeof *tensors, &tensors));
     KD_GO(kd_calloc(ps->n_slab, sizeof *values, &values));
@@ -94,13 +94,14 @@ static int write_weights(const struct save *s)
     for (int i = 0; i < ps->n; i++) {
         const struct kd_param *p = &ps->items[i];
 
-        tensors[i] = (struct kd_named_tensor){.name = p->name,
-                                              .ndim = p->ndim,
-                                              .shape = {p->shape[0], p->shape[1]},
-                                              .values = values + p->offset};
+        if (p->kind != KD_PARAM_SINUSOID)
+            tensors[n++] = (struct kd_named_tensor){.name = p->name,
+                                                    .ndim = p->ndim,
+                                                    .shape = {p->shape[0], p->shape[1]},
+                                                    .values = values + p->offset};
     }
     KD_GO(kd_path_join(s->part, "model.safetensors", &path));
-    rc = kd_safetensors_write(path, s->dtype, tensors, ps->n);
+    rc = kd_safetensors_write(path, s->dtype, tensors, n);
 out:
     free(path);
     free(values);

@@ -11,20 +11,25 @@
 
 #include <string.h>
 
+static const struct kd_family *const families[] = {
+    &kd_family_bart, &kd_family_mbart, &kd_family_pegasus, &kd_family_marian,
+    &kd_family_fsmt, &kd_family_t5,    &kd_family_mt5};
+
+enum { N_FAMILIES = sizeof families / sizeof *families };
+
 static const struct kd_family *family_find(const char *model_type)
 {
-    for (int i = 0; i < kd_families_bart_n; i++)
-        if (!strcmp(kd_families_bart[i].model_type, model_type))
-            return &kd_families_bart[i];
+    for (int i = 0; i < N_FAMILIES; i++)
+        if (!strcmp(families[i]->model_type, model_type))
+            return families[i];
     return NULL;
 }
 
-/* "bart, mbart" */
+/* "bart, mbart, ..." */
 static int family_list(struct kd_str *out)
 {
-    for (int i = 0; i < kd_families_bart_n; i++)
-        KD_TRY(
-            kd_str_printf(out, "%s%s", i ? ", " : "", kd_families_bart[i].model_type));
+    for (int i = 0; i < N_FAMILIES; i++)
+        KD_TRY(kd_str_printf(out, "%s%s", i ? ", " : "", families[i]->model_type));
     return KD_OK;
 }
 
@@ -107,8 +112,7 @@ int kd_arch_id(const struct kd_json *config, const char *key, int32_t def, int32
     return KD_OK;
 }
 
-int kd_arch_act(const struct kd_json *config, const char *key, const char *def,
-                enum kd_act *out)
+int kd_arch_act_name(const char *key, const char *name, enum kd_act *out)
 {
     static const struct {
         const char *name;
@@ -119,7 +123,6 @@ int kd_arch_act(const struct kd_json *config, const char *key, const char *def,
         {"relu", KD_ACT_RELU},         {"silu", KD_ACT_SILU},
         {"swish", KD_ACT_SILU},        {"tanh", KD_ACT_TANH},
     };
-    const char *name = kd_json_str(config, key, def);
 
     for (size_t i = 0; i < sizeof acts / sizeof *acts; i++)
         if (!strcmp(name, acts[i].name)) {
@@ -132,6 +135,12 @@ int kd_arch_act(const struct kd_json *config, const char *key, const char *def,
                    key, name);
 }
 
+int kd_arch_act(const struct kd_json *config, const char *key, const char *def,
+                enum kd_act *out)
+{
+    return kd_arch_act_name(key, kd_json_str(config, key, def), out);
+}
+
 static int check_id(const struct kd_arch *a, const char *key, int32_t id)
 {
     if (id >= a->vocab_size)
@@ -142,7 +151,7 @@ static int check_id(const struct kd_arch *a, const char *key, int32_t id)
 
 static int check(const struct kd_arch *a)
 {
-    if (a->d_model % a->n_heads_enc || a->d_model % a->n_heads_dec)
+    if (!a->head_dim && (a->d_model % a->n_heads_enc || a->d_model % a->n_heads_dec))
         return KD_FAIL(KD_EINPUT,
                        "config.json: d_model %lld is not a multiple of the heads "
                        "(%lld, %lld)",
@@ -169,7 +178,16 @@ int kd_arch_parse(const struct kd_json *config, struct kd_arch *arch,
     f = family_find(type);
     if (!f)
         return unsupported(type);
-    memset(arch, 0, sizeof *arch);
+    *arch = (struct kd_arch){.shared_embed = true,
+                             .tied_head = true,
+                             .head_scale = 1,
+                             .emb_scale = 1,
+                             .scaled_scores = true,
+                             .prenorm = f->prenorm,
+                             .emb_norm = f->emb_norm,
+                             .final_norm = f->final_norm,
+                             .start_rule = f->start_rule,
+                             .positions = f->positions};
     KD_TRY(kd_format(arch->model_type, sizeof arch->model_type, "%s", type));
     KD_TRY(f->parse(config, f, arch));
     KD_TRY(check(arch));

@@ -30,6 +30,11 @@ static struct kd_var *bias_of(struct kd_linear_vars *l)
     return l->b.v.data ? &l->b : NULL;
 }
 
+static struct kd_var *beta_of(struct kd_norm_vars *n)
+{
+    return n->beta.v.data ? &n->beta : NULL;
+}
+
 static int linear(struct kd_block *b, struct kd_var *x, struct kd_linear_vars *l,
                   struct kd_var **out)
 {
@@ -48,10 +53,10 @@ static int sublayer_begin(struct kd_block *b, struct kd_norm_vars *norm,
         return KD_OK;
     }
     if (!sub)
-        return kd_op_norm(b->ctx, &desc, b->x, &norm->gamma, &norm->beta, y);
+        return kd_op_norm(b->ctx, &desc, b->x, &norm->gamma, beta_of(norm), y);
     b->sub = NULL;
     return kd_op_residual_norm(b->ctx, &desc, b->x, sub, b->m->arch.p_resid,
-                               b->sub_site, b->row_keys, &norm->gamma, &norm->beta,
+                               b->sub_site, b->row_keys, &norm->gamma, beta_of(norm),
                                &b->x, y);
 }
 
@@ -63,20 +68,26 @@ static int sublayer_end(struct kd_block *b, struct kd_norm_vars *norm,
 
     if (!b->m->arch.prenorm)
         return kd_op_residual_norm(b->ctx, &desc, b->x, sub, b->m->arch.p_resid, site,
-                                   b->row_keys, &norm->gamma, &norm->beta, NULL, &b->x);
+                                   b->row_keys, &norm->gamma, beta_of(norm), NULL,
+                                   &b->x);
     b->sub = sub;
     b->sub_site = site;
     return KD_OK;
 }
 
+float kd_score_scale(const struct kd_model *m, const struct kd_stack *s)
+{
+    return m->arch.scaled_scores ? 1.0f / sqrtf((float)s->head_dim) : 1.0f;
+}
+
 static struct kd_attention_desc attention_desc(const struct kd_block *b, uint32_t site)
 {
-    int64_t head_dim = b->m->arch.d_model / b->stack->n_heads;
+    int64_t head_dim = b->stack->head_dim;
 
     return (struct kd_attention_desc){.n_heads = b->stack->n_heads,
                                       .n_kv_heads = b->stack->n_heads,
                                       .head_dim = head_dim,
-                                      .scale = 1.0f / sqrtf((float)head_dim),
+                                      .scale = kd_score_scale(b->m, b->stack),
                                       .p_drop = b->m->arch.p_attn,
                                       .site = site,
                                       .row_keys = b->row_keys,
@@ -96,6 +107,8 @@ static int self_attention(struct kd_block *b, int l, struct kd_var *x,
     } else {
         desc = attention_desc(b, site_of(b, l, KD_SITE_SELF_PROBS));
         desc.causal = b->stack->which == KD_DEC;
+        desc.bias = b->distances;
+        desc.bias_zero = b->zero_distance;
         KD_TRY(linear(b, x, &y->qkv, &qkv));
         KD_TRY(kd_op_self_attention(b->ctx, &desc, qkv, &mixed));
     }
@@ -126,8 +139,10 @@ static int feed_forward(struct kd_block *b, int l, struct kd_var *x,
                         struct kd_var **out)
 {
     struct kd_layer *y = &b->stack->layers[l];
-    struct kd_feed_forward f = {.w1 = &y->fc1.w,
-                                .b1 = bias_of(&y->fc1),
+    struct kd_linear_vars *first = b->m->arch.gated ? &y->gate : &y->fc1;
+    struct kd_feed_forward f = {.w1 = &first->w,
+                                .b1 = bias_of(first),
+                                .gated = b->m->arch.gated,
                                 .w2 = &y->fc2.w,
                                 .b2 = bias_of(&y->fc2),
                                 .act = b->m->arch.act,
@@ -223,7 +238,7 @@ struct layer_again {
     int layer;
 };
 
-/* From (x, sub, encoder's output) to (x, sub, settled input). */
+/* From (x, sub, encoder's output, distances) to (x, sub, settled input). */
 static int run_again(const void *arg, struct kd_ctx *ctx,
                      struct kd_var *const in[KD_SEGMENT_INS],
                      struct kd_var *out[KD_SEGMENT_OUTS])
@@ -235,6 +250,7 @@ static int run_again(const void *arg, struct kd_ctx *ctx,
     b.x = in[0];
     b.sub = in[1];
     b.enc = in[2];
+    b.distances = in[3];
     KD_TRY(layer_forward(&b, again->layer));
     out[0] = b.x;
     out[1] = b.sub;
@@ -250,7 +266,8 @@ static int recomputed_layer(struct kd_block *b, int l)
     bool taps = b->ctx->taps && b->ctx->taps->n > 0;
     struct kd_segment segment = {run_again, &again, sizeof again,
                                  b->m->arch.prenorm ? 2 + taps : 1};
-    struct kd_var *in[KD_SEGMENT_INS] = {b->x, b->sub, b->enc}, *out[KD_SEGMENT_OUTS];
+    struct kd_var *in[KD_SEGMENT_INS] = {b->x, b->sub, b->enc, b->distances},
+                  *out[KD_SEGMENT_OUTS];
 
     KD_TRY(kd_op_recompute(b->ctx, &segment, in, out));
     tap_between(b, l, out[2] ? out[2] : in[0]);
@@ -267,6 +284,9 @@ int kd_block_stack(struct kd_block *b, struct kd_var **out)
     struct carry carry;
     bool again = b->ctx->tape && b->ctx->recompute;
 
+    if (b->stack->distances.v.data && !b->cache)
+        KD_TRY(kd_distance_table(b->ctx, b->m, b->stack, b->q_seqs.max_len,
+                                 &b->distances, &b->zero_distance));
     KD_TRY(carry_begin(b, &carry));
     for (int l = 0; l < b->stack->n; l++) {
         KD_TRY(again ? recomputed_layer(b, l) : layer_forward(b, l));
@@ -280,9 +300,11 @@ int kd_block_stack(struct kd_block *b, struct kd_var **out)
     } else if (b->sub) {
         KD_TRY(sublayer_begin(b, norm, out));
     } else {
-        KD_TRY(kd_op_norm(b->ctx, &desc, b->x, &norm->gamma, &norm->beta, out));
+        KD_TRY(kd_op_norm(b->ctx, &desc, b->x, &norm->gamma, beta_of(norm), out));
     }
     tap_between(b, b->stack->n, b->x);
+    KD_TRY(kd_op_dropout(b->ctx, *out, b->m->arch.p_final,
+                         site_of(b, -1, KD_SITE_FINAL), b->row_keys, out));
     return kd_taps_keep(b->m->be, b->ctx->taps);
 }
 
@@ -293,10 +315,11 @@ int kd_block_embed(struct kd_block *b, const int32_t *ids, const int32_t *pos,
     struct kd_norm_desc desc = norm_desc(b);
     struct kd_norm_vars *norm = &b->stack->emb_norm;
 
-    KD_TRY(kd_op_embed(b->ctx, &b->m->embed, ids, n, a->emb_scale, &b->stack->pos, pos,
-                       a->pad_id, &b->x));
+    KD_TRY(kd_op_embed(b->ctx, b->stack->embed, ids, n, a->emb_scale,
+                       b->stack->pos.v.data ? &b->stack->pos : NULL, pos,
+                       a->padding_row, &b->x));
     if (a->emb_norm)
-        KD_TRY(kd_op_norm(b->ctx, &desc, b->x, &norm->gamma, &norm->beta, &b->x));
+        KD_TRY(kd_op_norm(b->ctx, &desc, b->x, &norm->gamma, beta_of(norm), &b->x));
     return kd_op_dropout(b->ctx, b->x, a->p_emb, site_of(b, -1, KD_SITE_EMB),
                          b->row_keys, &b->x);
 }

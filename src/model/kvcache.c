@@ -18,7 +18,6 @@
 
 #include "kdhpc/base/mem.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,11 +32,12 @@ struct kd_decoder {
     int64_t *q_offsets_dev; /* [n + 1] */
     int32_t *slots[2];      /* host [max_rows, step + 1], packed; [step % 2] is new */
     int32_t *slots_dev;
-    int32_t *host_ids;       /* tokens and positions of a step */
-    int32_t *ids_dev;        /* [2 max_rows] */
-    struct kd_tensor self;   /* [n_dec max_len max_rows, 2 d] */
-    struct kd_tensor cross;  /* [n_dec n_src_rows, 2 d] */
-    struct kd_tensor logits; /* [max_rows, V] */
+    int32_t *host_ids;            /* tokens and positions of a step */
+    int32_t *ids_dev;             /* [2 max_rows] */
+    struct kd_tensor self;        /* [n_dec max_len max_rows, 2 d] */
+    struct kd_tensor cross;       /* [n_dec n_src_rows, 2 d] */
+    struct kd_tensor logits;      /* [max_rows, V] */
+    struct kd_distance_bias bias; /* of self attention */
 };
 
 /* N values of SIZE bytes in the arena, until the decoder is freed. */
@@ -46,10 +46,16 @@ static int device(struct kd_decoder *d, int64_t n, size_t size, void *out)
     return kd_arena_alloc(d->ctx.arena, (size_t)n * size, out);
 }
 
+/* All heads of the decoder together. */
+static int64_t inner_width(const struct kd_model *m)
+{
+    return m->stacks[KD_DEC].n_heads * m->stacks[KD_DEC].head_dim;
+}
+
 static int allocate(struct kd_decoder *d, const struct kd_seqs *src)
 {
     const struct kd_arch *a = &d->m->arch;
-    int64_t slots = d->max_rows * d->max_len, width = 2 * a->d_model;
+    int64_t slots = d->max_rows * d->max_len, width = 2 * inner_width(d->m);
     struct kd_arena *arena = d->ctx.arena;
 
     d->n_src_rows = src->n_rows;
@@ -141,6 +147,18 @@ static int fill_cross(struct kd_decoder *d, const struct kd_var *enc)
     return KD_OK;
 }
 
+static int make_bias(struct kd_decoder *d)
+{
+    struct kd_stack *stack = &d->m->stacks[KD_DEC];
+    struct kd_var *table;
+
+    if (!stack->distances.v.data)
+        return KD_OK;
+    KD_TRY(kd_distance_table(&d->ctx, d->m, stack, d->max_len, &table, &d->bias.zero));
+    d->bias.table = table->v;
+    return KD_OK;
+}
+
 int kd_decoder_new(struct kd_ctx *ctx, struct kd_model *m, const struct kd_seqs *src,
                    const int32_t *src_ids_host, int64_t max_rows, int64_t max_len,
                    struct kd_decoder **out)
@@ -161,6 +179,7 @@ int kd_decoder_new(struct kd_ctx *ctx, struct kd_model *m, const struct kd_seqs 
     d->max_len = max_len;
     KD_GO(allocate(d, src));
     KD_GO(copy_sources(d, src));
+    KD_GO(make_bias(d));
     cached = kd_arena_mark(ctx->arena);
     KD_GO(encode(d, src_ids_host, &enc));
     KD_GO(fill_cross(d, enc));
@@ -242,7 +261,7 @@ int kd_cache_self(struct kd_decoder *d, struct kd_ctx *ctx, int layer, struct kd
                   struct kd_var **out)
 {
     const struct kd_linear_vars *qkv = &d->m->stacks[KD_DEC].layers[layer].qkv;
-    int64_t n = x->v.shape[0], w = d->m->arch.d_model;
+    int64_t n = x->v.shape[0], w = inner_width(d->m);
     int64_t heads = d->m->stacks[KD_DEC].n_heads;
     struct kd_tensor rows = kd_tensor_rows(d->self, layer * d->max_len * d->max_rows,
                                            (d->step + 1) * d->max_rows);
@@ -253,17 +272,19 @@ int kd_cache_self(struct kd_decoder *d, struct kd_ctx *ctx, int layer, struct kd
     KD_TRY(kd_var_new(ctx, mixed, false, out));
     KD_TRY(project(d, x, qkv, 0, q));
     KD_TRY(project(d, x, qkv, w, kd_tensor_rows(rows, d->step * d->max_rows, n)));
-    const struct kd_attention_cached a = {.q = kd_mat_of(q),
-                                          .out = kd_mat_of(mixed),
-                                          .k = kd_mat_cols(rows, 0, w),
-                                          .v = kd_mat_cols(rows, w, w),
-                                          .slots = d->slots_dev,
-                                          .slots_ld = d->step + 1,
-                                          .len = d->step + 1,
-                                          .n_heads = heads,
-                                          .n_kv_heads = heads,
-                                          .head_dim = w / heads,
-                                          .scale = 1.0f / sqrtf((float)(w / heads))};
+    const struct kd_attention_cached a = {
+        .q = kd_mat_of(q),
+        .out = kd_mat_of(mixed),
+        .k = kd_mat_cols(rows, 0, w),
+        .v = kd_mat_cols(rows, w, w),
+        .slots = d->slots_dev,
+        .bias = d->bias,
+        .slots_ld = d->step + 1,
+        .len = d->step + 1,
+        .n_heads = heads,
+        .n_kv_heads = heads,
+        .head_dim = w / heads,
+        .scale = kd_score_scale(d->m, &d->m->stacks[KD_DEC])};
     return d->m->be->ops->attention_cached(d->m->be, &a);
 }
 

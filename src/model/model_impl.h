@@ -26,14 +26,17 @@ struct kd_layer {
     struct kd_linear_vars qkv, self_o;                /* [3 d, d], [d, d] */
     struct kd_linear_vars cross_q, cross_kv, cross_o; /* decoder; [2 d, d] */
     struct kd_linear_vars fc1, fc2;                   /* [ffn, d], [d, ffn] */
+    struct kd_linear_vars gate; /* [2 ffn, d] in place of fc1: activated, linear */
     struct kd_norm_vars self_norm, cross_norm, ffn_norm;
 };
 
 struct kd_stack {
     int which; /* KD_ENC, KD_DEC */
     int n;
-    int64_t n_heads, ffn;
-    struct kd_var pos; /* [max_positions, d]: row = position */
+    int64_t n_heads, head_dim, ffn;
+    struct kd_var *embed;    /* one of the model's tables */
+    struct kd_var pos;       /* [max_positions, d]: row = position; or empty */
+    struct kd_var distances; /* [n_distances, heads] float32, or empty */
     struct kd_norm_vars emb_norm, final_norm;
     struct kd_layer *layers; /* [n] */
 };
@@ -58,7 +61,8 @@ struct kd_model {
     const struct kd_family *family;
     struct kd_params params;
     struct kd_place *places; /* [params.n] */
-    struct kd_var embed;     /* [V, d] */
+    struct kd_var tables[2]; /* [V, d] of KD_ENC, KD_DEC; shared: KD_DEC's alone */
+    struct kd_var own_head;  /* [V, d]; empty: the head is the decoder's table */
     int logits_bias;         /* parameter index, or -1 */
     struct kd_stack stacks[2];
     struct kd_binding *bindings;
@@ -68,6 +72,15 @@ struct kd_model {
 /** Name of a slot by M's family ("" if it has none) into OUT.  Local. */
 int kd_model_slot_name(const struct kd_family *f, struct kd_place place,
                        char out[KD_PARAM_NAME_MAX]) KD_MUST_CHECK;
+
+/** Fill the parameter table and the places; needs arch and family.  Local. */
+int kd_model_register(struct kd_model *m) KD_MUST_CHECK;
+
+/** Bind all vars; needs the slabs.  Local. */
+int kd_model_bind_all(struct kd_model *m) KD_MUST_CHECK;
+
+/** Compute the tables of sinusoidal positions.  Local. */
+int kd_model_fill_positions(struct kd_model *m) KD_MUST_CHECK;
 
 /** Refresh gradients and needs_grad of all vars from the parameter table. */
 void kd_model_bind(struct kd_model *m);
@@ -81,7 +94,8 @@ enum kd_site {
     KD_SITE_CROSS,
     KD_SITE_ACT,
     KD_SITE_FFN,
-    KD_SITE_COUNT = 8
+    KD_SITE_FINAL,
+    KD_SITE_COUNT
 };
 
 /** The stream of a stack's blocks. */
@@ -95,11 +109,24 @@ struct kd_block {
     struct kd_var *enc;       /* the encoder's output (decoder, uncached) */
     struct kd_decoder *cache; /* one new row per hypothesis; NULL: whole sequences */
 
+    struct kd_var *distances; /* table of the stack's self attention, or NULL ... */
+    int64_t zero_distance;    /* ... and its row for distance 0 */
+
     struct kd_var *x;   /* the residual stream */
     struct kd_var *at;  /* x as a layer's taps see it: its settled input */
     struct kd_var *sub; /* pre-norm: a sublayer's output not yet added to x */
     uint32_t sub_site;
 };
+
+/** The bias of each distance between positions below MAX_LEN, of a stack that has
+ * distances: *TABLE [distances, heads] float32 in the arena, *ZERO its row for distance
+ * 0.  Local. */
+int kd_distance_table(struct kd_ctx *ctx, struct kd_model *m, struct kd_stack *s,
+                      int64_t max_len, struct kd_var **table,
+                      int64_t *zero) KD_MUST_CHECK;
+
+/** Factor of the scores of attention in a stack.  Local. */
+float kd_score_scale(const struct kd_model *m, const struct kd_stack *s);
 
 /** Run the layers of B->stack, and its final norm, over B->x; *OUT is the result.
  * Local. */

@@ -22,7 +22,7 @@ int64_t kd_params_count(const struct kd_params *p)
     int64_t n = 0;
 
     for (int i = 0; i < p->n; i++)
-        if (p->items[i].kind != KD_PARAM_BUFFER)
+        if (!kd_param_is_constant(&p->items[i]))
             n += p->items[i].count;
     return n;
 }
@@ -75,7 +75,7 @@ void *kd_params_read_from(const struct kd_params *p, const struct kd_param *item
                           int64_t first, enum kd_dtype *dtype)
 {
     bool matrix = item->kind == KD_PARAM_WEIGHT || item->kind == KD_PARAM_EMBED ||
-                  item->kind == KD_PARAM_POS;
+                  item->kind == KD_PARAM_POS || item->kind == KD_PARAM_SINUSOID;
 
     *dtype = matrix ? p->dtype : KD_F32;
     return *dtype == KD_F32 ? (void *)(p->values + first) : p->rounded + first;

@@ -55,7 +55,8 @@ int kd_model_decode(struct kd_ctx *ctx, struct kd_model *m, const struct kd_batc
 
 struct kd_head kd_model_head(struct kd_model *m)
 {
-    struct kd_head head = {.w = &m->embed, .scale = 1};
+    struct kd_head head = {.w = m->arch.tied_head ? &m->tables[KD_DEC] : &m->own_head,
+                           .scale = m->arch.head_scale};
 
     kd_model_bind(m);
     if (m->logits_bias >= 0)

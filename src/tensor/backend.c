@@ -28,6 +28,8 @@ const char *const kd_backend_slots[] = {
     "scale",
     "act",
     "act_back",
+    "glu",
+    "glu_back",
     "dropout",
     "cast",
     "norm",

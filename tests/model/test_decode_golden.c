@@ -90,14 +90,16 @@ static void check_case(const char *name, struct golden *f, const struct kd_json 
 {
     const struct kd_json *sources = kd_json_get(c, "sources");
     struct kd_json *settings = kd_json_copy(kd_json_get(c, "options"));
+    const struct kd_arch *a = kd_model_arch(f->model);
     int64_t n = kd_json_len(sources);
     struct kd_generation g;
 
     assert_non_null(settings);
-    ok(kd_json_set_int(settings, "eos_token_id", 2));
-    ok(kd_json_set_int(settings, "pad_token_id", 1));
-    ok(kd_json_set_int(settings, "bos_token_id", 0));
-    ok(kd_json_set_int(settings, "decoder_start_token_id", 2));
+    ok(kd_json_set_int(settings, "eos_token_id", a->eos_id));
+    ok(kd_json_set_int(settings, "pad_token_id", a->pad_id));
+    if (a->bos_id >= 0)
+        ok(kd_json_set_int(settings, "bos_token_id", a->bos_id));
+    ok(kd_json_set_int(settings, "decoder_start_token_id", a->decoder_start_id));
     ok(kd_generation_from_config(kd_model_config(f->model), settings,
                                  kd_model_arch(f->model)->max_positions, &g));
     for (int64_t i = 0; i < n; i += batch) {
@@ -130,30 +132,32 @@ static void check_fixture(const char *name)
     golden_close(&f);
 }
 
-static void bart(void **state)
-{
-    (void)state;
-    check_fixture("bart");
-}
+#define FIXTURE(name)                                                                  \
+    static void name(void **state)                                                     \
+    {                                                                                  \
+        (void)state;                                                                   \
+        check_fixture(#name);                                                          \
+    }
 
-static void bart_uneven(void **state)
-{
-    (void)state;
-    check_fixture("bart_uneven");
-}
-
-static void mbart(void **state)
-{
-    (void)state;
-    check_fixture("mbart");
-}
+FIXTURE(bart)
+FIXTURE(bart_uneven)
+FIXTURE(mbart)
+FIXTURE(pegasus)
+FIXTURE(marian)
+FIXTURE(marian_two)
+FIXTURE(fsmt)
+FIXTURE(t5)
+FIXTURE(t5_gated)
+FIXTURE(mt5)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bart),
-        cmocka_unit_test(bart_uneven),
-        cmocka_unit_test(mbart),
+        cmocka_unit_test(bart),     cmocka_unit_test(bart_uneven),
+        cmocka_unit_test(mbart),    cmocka_unit_test(pegasus),
+        cmocka_unit_test(marian),   cmocka_unit_test(marian_two),
+        cmocka_unit_test(fsmt),     cmocka_unit_test(t5),
+        cmocka_unit_test(t5_gated), cmocka_unit_test(mt5),
     };
 
     if (golden_no_device())

@@ -271,10 +271,10 @@ static int n_calls, last_back, first_wait;
 
 static int watch_back(struct kd_backend *be, const struct kd_attention *a,
                       struct kd_mat dout, struct kd_mat dq, struct kd_mat dk,
-                      struct kd_mat dv)
+                      struct kd_mat dv, float *dbias)
 {
     last_back = ++n_calls;
-    return inner_ops->attention_back(be, a, dout, dq, dk, dv);
+    return inner_ops->attention_back(be, a, dout, dq, dk, dv, dbias);
 }
 
 static int watch_download(struct kd_backend *be, void *dst, const void *src,

@@ -67,9 +67,15 @@ static void run(int n_threads, int64_t chunk_rows, struct result *r)
     leaves[4] = leaf(be, D, 0, 5, 0.5);
     struct kd_ctx ctx = {
         .be = be, .arena = arena, .tape = tape, .train = true, .seed = 9, .step = 2};
-    struct kd_feed_forward f = {&leaves[1], &leaves[2],  &leaves[3],
-                                &leaves[4], KD_ACT_GELU, 0.2f,
-                                3,          keys,        chunk_rows};
+    struct kd_feed_forward f = {.w1 = &leaves[1],
+                                .b1 = &leaves[2],
+                                .w2 = &leaves[3],
+                                .b2 = &leaves[4],
+                                .act = KD_ACT_GELU,
+                                .p_drop = 0.2f,
+                                .site = 3,
+                                .row_keys = keys,
+                                .chunk_rows = chunk_rows};
 
     OK(kd_arena_tensor(arena, KD_F32, N, D, &zero));
     memset(zero.data, 0, kd_tensor_bytes(&zero));

@@ -8,11 +8,13 @@ struct setting {
     bool causal, self;
     int64_t n_heads, n_kv_heads, head_dim;
     float p_drop;
+    bool biased; /* by distance */
 };
 
 struct problem {
     struct kd_attention a;
     struct kd_mat dout, dq, dk, dv;
+    float *dbias0, *dbias; /* [distances, H] before and after; NULL: no bias */
 };
 
 static double at(struct kd_mat m, int64_t r, int64_t c)
@@ -52,6 +54,27 @@ static void check_pad(struct kd_mat m, int64_t head_dim)
         assert_true(isnan(at(m, i / pad, m.cols + i % pad)));
 }
 
+/* A table with a few distances to spare on either side. */
+static void add_table(struct problem *p)
+{
+    struct kd_attention *a = &p->a;
+    int64_t n = a->q_seqs.max_len + a->kv_seqs.max_len + 5;
+    struct kd_tensor t =
+        kd_tensor2(ot_normal(n * a->n_heads, 1.0), KD_F32, n, a->n_heads);
+
+    a->bias = (struct kd_distance_bias){t, a->q_seqs.max_len + 2};
+    p->dbias0 = ot_normal(n * a->n_heads, 1.0);
+    p->dbias = ot_copy(p->dbias0, n * a->n_heads);
+}
+
+/* What the table adds to the score of a key DISTANCE after the query. */
+static double bias_of(const struct kd_distance_bias *b, int64_t distance, int64_t h)
+{
+    int64_t i = (b->zero + distance) * b->table.shape[1] + h;
+
+    return b->table.data ? (double)((const float *)b->table.data)[i] : 0.0;
+}
+
 /* q, k and v are columns of packed matrices, as the models have them. */
 static struct problem make_problem(struct setting s, int64_t n, const int64_t *q_len,
                                    const int64_t *kv_len)
@@ -87,6 +110,8 @@ static struct problem make_problem(struct setting s, int64_t n, const int64_t *q
     p.a.lse = kd_tensor2(ot_nan(nq * s.n_heads), KD_F32, nq, s.n_heads);
     p.a.dropout = (struct kd_dropout){
         .p = s.p_drop, .seed = 77, .step = 5, .site = 9, .row_keys = ot_keys(nq)};
+    if (s.biased)
+        add_table(&p);
     return p;
 }
 
@@ -107,7 +132,7 @@ static int64_t want_row(const struct kd_attention *a, int64_t seq, int64_t pos,
         for (int64_t c = 0; c < a->head_dim; c++)
             dot += at(a->q, q, h * a->head_dim + c) *
                    at(a->k, k0 + j, hk * a->head_dim + c);
-        p[j] = exp(dot * (double)a->scale);
+        p[j] = exp(dot * (double)a->scale + bias_of(&a->bias, j - pos, h));
         sum += p[j];
         m[j] = ot_drop(&a->dropout, a->dropout.site + ((uint32_t)h << 20), q, j);
     }
@@ -120,7 +145,7 @@ static int64_t want_row(const struct kd_attention *a, int64_t seq, int64_t pos,
 /* Adds the gradients of one row and head in double; DQ, DK, DV are [rows, width]. */
 static void want_back(const struct problem *b, int64_t seq, int64_t pos, int64_t h,
                       int64_t n, const double *p, const double *m, double *dq,
-                      double *dk, double *dv)
+                      double *dk, double *dv, double *dbias)
 {
     const struct kd_attention *a = &b->a;
     int64_t hd = a->head_dim, q = a->q_seqs.offsets[seq] + pos,
@@ -144,8 +169,10 @@ static void want_back(const struct problem *b, int64_t seq, int64_t pos, int64_t
             mean += at(b->dout, q, h * hd + c) * at(a->out, q, h * hd + c);
     }
     for (int64_t j = 0; j < n; j++) {
-        double ds = p[j] * (dp[j] - mean) * (double)a->scale;
+        double score = p[j] * (dp[j] - mean), ds = score * (double)a->scale;
 
+        if (dbias)
+            dbias[(a->bias.zero + j - pos) * a->n_heads + h] += score;
         for (int64_t c = 0; c < hd; c++) {
             dq[q * a->q.cols + h * hd + c] += ds * at(a->k, k0 + j, hk * hd + c);
             dk[(k0 + j) * a->k.cols + hk * hd + c] += ds * at(a->q, q, h * hd + c);
@@ -177,7 +204,14 @@ static void compare(const struct problem *b)
 {
     const struct kd_attention *a = &b->a;
     double *dq = zeros(a->q.rows * a->q.cols), *dk = zeros(a->k.rows * a->k.cols),
-           *dv = zeros(a->v.rows * a->v.cols), p[512], m[512], lse;
+           *dv = zeros(a->v.rows * a->v.cols), *dbias = NULL, p[512], m[512], lse;
+    int64_t n_bias = kd_tensor_count(&a->bias.table);
+
+    if (b->dbias) {
+        dbias = zeros(n_bias);
+        for (int64_t i = 0; i < n_bias; i++)
+            dbias[i] = (double)b->dbias0[i];
+    }
 
     for (int64_t s = 0; s < a->q_seqs.n; s++) {
         int64_t q0 = a->q_seqs.offsets[s], len = a->q_seqs.offsets[s + 1] - q0;
@@ -199,12 +233,16 @@ static void compare(const struct problem *b)
                 ot_near(at(a->out, q0 + pos, h * a->head_dim + c), sum, 3e-6, 1.0,
                         "out", e);
             }
-            want_back(b, s, pos, h, n, p, m, dq, dk, dv);
+            want_back(b, s, pos, h, n, p, m, dq, dk, dv, dbias);
         }
     }
     check_mat(b->dq, dq, "dq");
     check_mat(b->dk, dk, "dk");
     check_mat(b->dv, dv, "dv");
+    for (int64_t i = 0; b->dbias && i < n_bias; i++)
+        ot_near(b->dbias[i], dbias[i], ot.type == MIRROR_BF16 ? 0x1p-7 : 1e-5, 4.0,
+                "dbias", i);
+    free(dbias);
     free(dq);
     free(dk);
     free(dv);
@@ -220,12 +258,17 @@ static void check_attention(struct setting s, int64_t n, const int64_t *q_len,
     OT_EACH_BACKEND(be)
     {
         assert_int_equal(be->ops->attention(be, &b.a), 0);
-        assert_int_equal(be->ops->attention_back(be, &b.a, b.dout, b.dq, b.dk, b.dv),
-                         0);
+        if (b.dbias)
+            memcpy(b.dbias, b.dbias0,
+                   (size_t)kd_tensor_count(&b.a.bias.table) * sizeof *b.dbias);
+        assert_int_equal(
+            be->ops->attention_back(be, &b.a, b.dout, b.dq, b.dk, b.dv, b.dbias), 0);
         ot_same(b.a.out.data);
         ot_same(b.a.lse.data);
         ot_same(grad_q);
         ot_same(grad_kv);
+        if (b.dbias)
+            ot_same(b.dbias);
     }
     check_pad(b.a.out, s.head_dim);
     check_pad(b.dv, s.head_dim);
@@ -238,28 +281,32 @@ static const int64_t lengths[] = {1, 7, 64, 0, 65, 150},
 static void self_attention(void **state)
 {
     (void)state;
-    check_attention((struct setting){false, true, 2, 2, 32, 0.0f}, 6, lengths, NULL);
-    check_attention((struct setting){true, true, 2, 2, 64, 0.0f}, 6, lengths, NULL);
+    check_attention((struct setting){false, true, 2, 2, 32, 0.0f, false}, 6, lengths,
+                    NULL);
+    check_attention((struct setting){true, true, 2, 2, 64, 0.0f, false}, 6, lengths,
+                    NULL);
 }
 
 static void cross_attention(void **state)
 {
     (void)state;
-    check_attention((struct setting){false, false, 3, 3, 16, 0.0f}, 6, lengths,
+    check_attention((struct setting){false, false, 3, 3, 16, 0.0f, false}, 6, lengths,
                     kv_lengths);
 }
 
 static void grouped_heads(void **state)
 {
     (void)state;
-    check_attention((struct setting){true, true, 4, 2, 24, 0.0f}, 6, lengths, NULL);
+    check_attention((struct setting){true, true, 4, 2, 24, 0.0f, false}, 6, lengths,
+                    NULL);
 }
 
 static void with_dropout(void **state)
 {
     (void)state;
-    check_attention((struct setting){true, true, 2, 2, 32, 0.25f}, 6, lengths, NULL);
-    check_attention((struct setting){false, false, 2, 1, 32, 0.1f}, 6, lengths,
+    check_attention((struct setting){true, true, 2, 2, 32, 0.25f, false}, 6, lengths,
+                    NULL);
+    check_attention((struct setting){false, false, 2, 1, 32, 0.1f, false}, 6, lengths,
                     kv_lengths);
 }
 
@@ -270,15 +317,17 @@ static const int64_t edges[] = {0, 1, 15, 16, 17, 63, 64, 65, 130, 257},
 static void edges_of_tiles(void **state)
 {
     (void)state;
-    check_attention((struct setting){true, true, 2, 1, 32, 0.1f}, 10, edges, NULL);
-    check_attention((struct setting){false, false, 1, 1, 16, 0.1f}, 10, edges,
+    check_attention((struct setting){true, true, 2, 1, 32, 0.1f, false}, 10, edges,
+                    NULL);
+    check_attention((struct setting){false, false, 1, 1, 16, 0.1f, false}, 10, edges,
                     kv_edges);
 }
 
 static void causal_with_other_keys(void **state)
 {
     (void)state;
-    check_attention((struct setting){true, false, 2, 2, 24, 0.0f}, 10, edges, kv_edges);
+    check_attention((struct setting){true, false, 2, 2, 24, 0.0f, false}, 10, edges,
+                    kv_edges);
 }
 
 static void head_sizes(void **state)
@@ -289,7 +338,7 @@ static void head_sizes(void **state)
     (void)state;
     for (int i = 0; i < 8; i++)
         check_attention((struct setting){i % 2 != 0, false, 2, 1 + i % 2, sizes[i],
-                                         i == 3 ? 0.2f : 0.0f},
+                                         i == 3 ? 0.2f : 0.0f, false},
                         3, some, kv_some);
 }
 
@@ -299,10 +348,13 @@ static void long_sequences(void **state)
     static const int64_t some[] = {130, 0, 193}, kv_some[] = {129, 40, 130};
 
     (void)state;
-    check_attention((struct setting){true, true, 4, 4, 64, 0.0f}, 3, some, NULL);
-    check_attention((struct setting){true, false, 8, 4, 64, 0.0f}, 3, some, kv_some);
-    check_attention((struct setting){false, false, 4, 4, 64, 0.1f}, 3, some, kv_some);
-    check_attention((struct setting){true, true, 4, 4, 128, 0.1f}, 3, some, NULL);
+    check_attention((struct setting){true, true, 4, 4, 64, 0.0f, false}, 3, some, NULL);
+    check_attention((struct setting){true, false, 8, 4, 64, 0.0f, false}, 3, some,
+                    kv_some);
+    check_attention((struct setting){false, false, 4, 4, 64, 0.1f, false}, 3, some,
+                    kv_some);
+    check_attention((struct setting){true, true, 4, 4, 128, 0.1f, false}, 3, some,
+                    NULL);
 }
 
 /* Sequences of one token and of none, on either side. */
@@ -313,7 +365,7 @@ static void shortest_sequences(void **state)
 
     (void)state;
     for (int i = 0; i < 2; i++) {
-        struct setting s = {i == 1, true, 2, 2, i == 1 ? 64 : 20, 0.0f};
+        struct setting s = {i == 1, true, 2, 2, i == 1 ? 64 : 20, 0.0f, false};
 
         check_attention(s, 5, some, NULL);
         check_attention(s, 5, none, NULL);
@@ -330,9 +382,12 @@ static void few_rows(void **state)
     static const int64_t rows[] = {4, 0, 16, 1, 4}, keys[] = {257, 31, 130, 17, 0};
 
     (void)state;
-    check_attention((struct setting){false, false, 2, 2, 64, 0.0f}, 5, rows, keys);
-    check_attention((struct setting){false, false, 4, 2, 128, 0.0f}, 5, rows, keys);
-    check_attention((struct setting){true, false, 2, 1, 32, 0.3f}, 5, rows, keys);
+    check_attention((struct setting){false, false, 2, 2, 64, 0.0f, false}, 5, rows,
+                    keys);
+    check_attention((struct setting){false, false, 4, 2, 128, 0.0f, false}, 5, rows,
+                    keys);
+    check_attention((struct setting){true, false, 2, 1, 32, 0.3f, false}, 5, rows,
+                    keys);
 }
 
 static void many_sequences(void **state)
@@ -345,11 +400,26 @@ static void many_sequences(void **state)
         len[i] = i == 700 ? 65 : i * 7 % 3;
         kv_len[i] = i == 40 ? 66 : i * 5 % 4;
     }
-    check_attention((struct setting){false, false, 1, 1, 16, 0.0f}, N, len, kv_len);
+    check_attention((struct setting){false, false, 1, 1, 16, 0.0f, false}, N, len,
+                    kv_len);
+}
+
+static void distance_bias(void **state)
+{
+    (void)state;
+    check_attention((struct setting){false, true, 3, 3, 32, 0.0f, true}, 6, lengths,
+                    NULL);
+    check_attention((struct setting){true, true, 2, 1, 64, 0.2f, true}, 10, edges,
+                    NULL);
+    check_attention((struct setting){false, false, 2, 2, 24, 0.1f, true}, 6, lengths,
+                    kv_lengths);
+    check_attention((struct setting){true, true, 2, 2, 40, 0.0f, true}, 6, lengths,
+                    NULL);
 }
 
 struct cache_setting {
     int rows, len, slots, n_heads, n_kv_heads, hd;
+    bool biased;
 };
 
 /* Element C of row R and head H. */
@@ -365,7 +435,7 @@ static double want_cached(const struct kd_attention_cached *a, int64_t r, int64_
 
         for (int64_t i = 0; i < hd; i++)
             dot += at(a->q, r, h * hd + i) * at(a->k, slot, hk * hd + i);
-        e = exp(dot * (double)a->scale);
+        e = exp(dot * (double)a->scale + bias_of(&a->bias, t - (a->len - 1), h));
         sum += e;
         out += e * at(a->v, slot, hk * hd + c);
     }
@@ -389,6 +459,12 @@ static void check_cached(struct cache_setting s)
         .scale = 0.2f,
     };
 
+    if (s.biased)
+        a.bias = (struct kd_distance_bias){
+            kd_tensor2(ot_normal((s.len + 3) * s.n_heads, 1.0), KD_F32, s.len + 3,
+                       s.n_heads),
+            s.len + 1};
+
     OT_EACH_BACKEND(be)
     {
         assert_int_equal(be->ops->attention_cached(be, &a), 0);
@@ -404,11 +480,13 @@ static void check_cached(struct cache_setting s)
 static void over_a_cache(void **state)
 {
     (void)state;
-    check_cached((struct cache_setting){9, 21, 60, 4, 2, 40});
-    check_cached((struct cache_setting){3, 1, 5, 2, 2, 64});
-    check_cached((struct cache_setting){2, 200, 300, 2, 1, 128});
-    check_cached((struct cache_setting){5, 65, 90, 3, 3, 8});
-    check_cached((struct cache_setting){1030, 66, 70, 4, 4, 16});
+    check_cached((struct cache_setting){9, 21, 60, 4, 2, 40, false});
+    check_cached((struct cache_setting){3, 1, 5, 2, 2, 64, false});
+    check_cached((struct cache_setting){2, 200, 300, 2, 1, 128, false});
+    check_cached((struct cache_setting){5, 65, 90, 3, 3, 8, false});
+    check_cached((struct cache_setting){1030, 66, 70, 4, 4, 16, false});
+    check_cached((struct cache_setting){5, 65, 90, 3, 3, 64, true});
+    check_cached((struct cache_setting){9, 130, 200, 4, 2, 40, true});
 }
 
 int main(void)
@@ -424,6 +502,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(long_sequences, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(shortest_sequences, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(few_rows, ot_setup, ot_teardown),
+        cmocka_unit_test_setup_teardown(distance_bias, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(many_sequences, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(over_a_cache, ot_setup, ot_teardown),
     };

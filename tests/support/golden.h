@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A golden fixture in memory: a tiny model (and its teacher), ragged inputs, and what
- * the reference library computed.  See tests/golden/make_bart.py.
+ * the reference library computed.  See tests/golden/make_models.py.
  *
  * The same tests run on the CPU backend and, built with GOLDEN_ON_DEVICE, on whatever
  * stands behind kd_backend_cuda; with GOLDEN_BF16 models compute in bfloat16, and tests

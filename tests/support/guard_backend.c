@@ -244,25 +244,25 @@ static int guard_attention(struct kd_backend *be, const struct kd_attention *a)
     KD_TRY(check_seqs(be, &a->q_seqs));
     KD_TRY(check_seqs(be, &a->kv_seqs));
     RUN(attention, (inner, a), a->q.data, a->k.data, a->v.data, a->out.data,
-        a->lse.data, keys_of(&a->dropout));
+        a->lse.data, a->bias.table.data, keys_of(&a->dropout));
 }
 
 static int guard_attention_back(struct kd_backend *be, const struct kd_attention *a,
                                 struct kd_mat dout, struct kd_mat dq, struct kd_mat dk,
-                                struct kd_mat dv)
+                                struct kd_mat dv, float *dbias)
 {
     KD_TRY(check_seqs(be, &a->q_seqs));
     KD_TRY(check_seqs(be, &a->kv_seqs));
-    RUN(attention_back, (inner, a, dout, dq, dk, dv), a->q.data, a->k.data, a->v.data,
-        a->out.data, a->lse.data, keys_of(&a->dropout), dout.data, dq.data, dk.data,
-        dv.data);
+    RUN(attention_back, (inner, a, dout, dq, dk, dv, dbias), a->q.data, a->k.data,
+        a->v.data, a->out.data, a->lse.data, keys_of(&a->dropout), a->bias.table.data,
+        dout.data, dq.data, dk.data, dv.data, dbias);
 }
 
 static int guard_attention_cached(struct kd_backend *be,
                                   const struct kd_attention_cached *a)
 {
     RUN(attention_cached, (inner, a), a->q.data, a->k.data, a->v.data, a->out.data,
-        a->slots);
+        a->slots, a->bias.table.data);
 }
 
 /* ---- pointwise ---- */
@@ -294,6 +294,18 @@ static int guard_act_back(struct kd_backend *be, enum kd_act act, struct kd_tens
                           struct kd_tensor dy, struct kd_tensor dx)
 {
     RUN(act_back, (inner, act, pre, dy, dx), pre.data, dy.data, dx.data);
+}
+
+static int guard_glu(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
+                     struct kd_tensor y)
+{
+    RUN(glu, (inner, act, pre, y), pre.data, y.data);
+}
+
+static int guard_glu_back(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
+                          struct kd_tensor dy, struct kd_tensor dpre)
+{
+    RUN(glu_back, (inner, act, pre, dy, dpre), pre.data, dy.data, dpre.data);
 }
 
 static int guard_dropout(struct kd_backend *be, const struct kd_dropout *d,
@@ -417,6 +429,8 @@ static const struct kd_backend_ops ops = {
     .scale = guard_scale,
     .act = guard_act,
     .act_back = guard_act_back,
+    .glu = guard_glu,
+    .glu_back = guard_glu_back,
     .dropout = guard_dropout,
     .cast = guard_cast,
     .norm = guard_norm,

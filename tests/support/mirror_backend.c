@@ -328,6 +328,7 @@ static struct kd_attention attention_of(struct call *c, const struct kd_attentio
     x.q_seqs.offsets_dev = plain_tensor(c, a->q_seqs.offsets_dev);
     x.kv_seqs.offsets_dev = plain_tensor(c, a->kv_seqs.offsets_dev);
     x.dropout = dropout_of(c, &a->dropout);
+    x.bias.table = plain_tensor(c, a->bias.table);
     return x;
 }
 
@@ -341,7 +342,7 @@ static int mirror_attention(struct kd_backend *be, const struct kd_attention *a)
 
 static int mirror_attention_back(struct kd_backend *be, const struct kd_attention *a,
                                  struct kd_mat dout, struct kd_mat dq, struct kd_mat dk,
-                                 struct kd_mat dv)
+                                 struct kd_mat dv, float *dbias)
 {
     struct call c = begin(be);
     struct kd_attention x = attention_of(&c, a);
@@ -350,7 +351,8 @@ static int mirror_attention_back(struct kd_backend *be, const struct kd_attentio
     dq = mat(&c, dq);
     dk = mat(&c, dk);
     dv = mat(&c, dv);
-    return FORWARD(c, attention_back, &x, dout, dq, dk, dv);
+    dbias = plain(&c, dbias);
+    return FORWARD(c, attention_back, &x, dout, dq, dk, dv, dbias);
 }
 
 static int mirror_attention_cached(struct kd_backend *be,
@@ -364,6 +366,7 @@ static int mirror_attention_cached(struct kd_backend *be,
     x.v = mat(&c, a->v);
     x.out = mat(&c, a->out);
     x.slots = plain(&c, a->slots);
+    x.bias.table = plain_tensor(&c, a->bias.table);
     return FORWARD(c, attention_cached, &x);
 }
 
@@ -415,6 +418,27 @@ static int mirror_act_back(struct kd_backend *be, enum kd_act act, struct kd_ten
     dy = tensor(&c, dy);
     dx = tensor(&c, dx);
     return FORWARD(c, act_back, act, pre, dy, dx);
+}
+
+static int mirror_glu(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
+                      struct kd_tensor y)
+{
+    struct call c = begin(be);
+
+    pre = tensor(&c, pre);
+    y = tensor(&c, y);
+    return FORWARD(c, glu, act, pre, y);
+}
+
+static int mirror_glu_back(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
+                           struct kd_tensor dy, struct kd_tensor dpre)
+{
+    struct call c = begin(be);
+
+    pre = tensor(&c, pre);
+    dy = tensor(&c, dy);
+    dpre = tensor(&c, dpre);
+    return FORWARD(c, glu_back, act, pre, dy, dpre);
 }
 
 static int mirror_dropout(struct kd_backend *be, const struct kd_dropout *d,
@@ -638,6 +662,8 @@ static const struct kd_backend_ops mirror_ops = {
     .scale = mirror_scale,
     .act = mirror_act,
     .act_back = mirror_act_back,
+    .glu = mirror_glu,
+    .glu_back = mirror_glu_back,
     .dropout = mirror_dropout,
     .cast = mirror_cast,
     .norm = mirror_norm,

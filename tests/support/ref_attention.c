@@ -34,6 +34,21 @@ static double dot(const float *x, const float *y, int64_t n)
     return sum;
 }
 
+/* Index of the bias of a key DISTANCE after the query. */
+static int64_t bias_index(const struct kd_distance_bias *b, int64_t distance,
+                          int64_t n_heads, int64_t head)
+{
+    return (b->zero + distance) * n_heads + head;
+}
+
+static double bias_at(const struct kd_distance_bias *b, int64_t distance,
+                      int64_t n_heads, int64_t head)
+{
+    const float *table = b->table.data;
+
+    return table ? (double)table[bias_index(b, distance, n_heads, head)] : 0.0;
+}
+
 /* Softmax of Q's scaled scores into q->p; returns the log-sum-exp. */
 static double probabilities(struct query *q)
 {
@@ -43,10 +58,11 @@ static double probabilities(struct query *q)
 
     drop.site += (uint32_t)q->head << 20;
     for (int64_t j = 0; j < q->n_keys; j++) {
-        q->p[j] =
-            (double)a->scale *
-            dot(vec(&a->q, q->row, q->head, a->head_dim),
-                vec(&a->k, q->first_key + j, q->kv_head, a->head_dim), a->head_dim);
+        q->p[j] = (double)a->scale *
+                      dot(vec(&a->q, q->row, q->head, a->head_dim),
+                          vec(&a->k, q->first_key + j, q->kv_head, a->head_dim),
+                          a->head_dim) +
+                  bias_at(&a->bias, j - q->pos, a->n_heads, q->head);
         q->m[j] = ref_dropout_factor(&drop, q->row, j);
         max = fmax(max, q->p[j]);
     }
@@ -78,6 +94,7 @@ static void forward(struct query *q, void *arg)
 
 struct gradients {
     struct kd_mat dout, dq, dk, dv;
+    float *dbias; /* or NULL */
 };
 
 static void backward(struct query *q, void *arg)
@@ -97,8 +114,11 @@ static void backward(struct query *q, void *arg)
     for (int64_t j = 0; j < q->n_keys; j++) {
         int64_t key = q->first_key + j;
         double dp = q->m[j] * dot(dout, vec(&a->v, key, q->kv_head, hd), hd);
-        double ds = q->p[j] * (dp - mean) * (double)a->scale;
+        double score = q->p[j] * (dp - mean), ds = score * (double)a->scale;
 
+        if (g->dbias)
+            g->dbias[bias_index(&a->bias, j - q->pos, a->n_heads, q->head)] +=
+                (float)score;
         for (int64_t c = 0; c < hd; c++) {
             dq[c] += (float)(ds * vec(&a->k, key, q->kv_head, hd)[c]);
             out_vec(&g->dk, key, q->kv_head, hd)[c] += (float)(ds * query[c]);
@@ -155,9 +175,9 @@ static void clear(struct kd_mat m)
 
 int ref_attention_back(struct kd_backend *be, const struct kd_attention *a,
                        struct kd_mat dout, struct kd_mat dq, struct kd_mat dk,
-                       struct kd_mat dv)
+                       struct kd_mat dv, float *dbias)
 {
-    struct gradients g = {dout, dq, dk, dv};
+    struct gradients g = {dout, dq, dk, dv, dbias};
 
     (void)be;
     clear(dq);
@@ -175,7 +195,8 @@ static void cached_head(const struct kd_attention_cached *a, int64_t r, int64_t 
 
     for (int64_t t = 0; t < a->len; t++) {
         p[t] = (double)a->scale *
-               dot(vec(&a->q, r, h, hd), vec(&a->k, slots[t], kv, hd), hd);
+                   dot(vec(&a->q, r, h, hd), vec(&a->k, slots[t], kv, hd), hd) +
+               bias_at(&a->bias, t - (a->len - 1), a->n_heads, h);
         max = fmax(max, p[t]);
     }
     for (int64_t t = 0; t < a->len; t++)

@@ -224,6 +224,37 @@ static int ref_act_back(struct kd_backend *be, enum kd_act act, struct kd_tensor
     return KD_OK;
 }
 
+static int ref_glu(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
+                   struct kd_tensor y)
+{
+    int64_t cols = y.shape[1];
+
+    (void)be;
+    for (int64_t i = 0; i < kd_tensor_count(&y); i++) {
+        const float *a = (const float *)pre.data + i / cols * 2 * cols + i % cols;
+
+        ((float *)y.data)[i] = (float)(ref_act(act, a[0]) * a[cols]);
+    }
+    return KD_OK;
+}
+
+static int ref_glu_back(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
+                        struct kd_tensor dy, struct kd_tensor dpre)
+{
+    int64_t cols = dy.shape[1];
+
+    (void)be;
+    for (int64_t i = 0; i < kd_tensor_count(&dy); i++) {
+        int64_t at = i / cols * 2 * cols + i % cols;
+        const float *p = (const float *)pre.data + at;
+        double a = p[0], b = p[cols], g = ((const float *)dy.data)[i];
+
+        ((float *)dpre.data)[at] = (float)(g * b * ref_act_slope(act, a));
+        ((float *)dpre.data)[at + cols] = (float)(g * ref_act(act, a));
+    }
+    return KD_OK;
+}
+
 double ref_dropout_factor(const struct kd_dropout *d, int64_t row, int64_t c)
 {
     uint32_t key[2], ctr[4], word[4];
@@ -460,6 +491,8 @@ static const struct kd_backend_ops ops = {
     .scale = ref_scale,
     .act = ref_apply_act,
     .act_back = ref_act_back,
+    .glu = ref_glu,
+    .glu_back = ref_glu_back,
     .dropout = ref_dropout,
     .cast = ref_cast,
     .norm = ref_norm,

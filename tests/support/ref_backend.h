@@ -31,7 +31,7 @@ double ref_act_slope(enum kd_act act, double x);
 int ref_attention(struct kd_backend *be, const struct kd_attention *a);
 int ref_attention_back(struct kd_backend *be, const struct kd_attention *a,
                        struct kd_mat dout, struct kd_mat dq, struct kd_mat dk,
-                       struct kd_mat dv);
+                       struct kd_mat dv, float *dbias);
 int ref_attention_cached(struct kd_backend *be, const struct kd_attention_cached *a);
 int ref_vocab_loss(struct kd_backend *be, const struct kd_vocab_loss *l);
 int ref_mse_rows(struct kd_backend *be, struct kd_tensor s, struct kd_tensor t,

@@ -13,15 +13,16 @@ int kd_op_linear(struct kd_ctx *ctx, struct kd_var *x, struct kd_var *w,
                  struct kd_var *b, enum kd_act act, struct kd_var **out) KD_MUST_CHECK;
 
 /** A feed-forward sublayer: two linear layers, an activation and dropout between them.
- */
+ * Gated, the first layer has two halves, and what goes on is act(first) * second. */
 struct kd_feed_forward {
-    struct kd_var *w1, *b1; /* [ffn, d], [ffn] or NULL */
+    struct kd_var *w1, *b1; /* [ffn, d], [ffn] or NULL; gated: [2 ffn, d], [2 ffn] */
     struct kd_var *w2, *b2; /* [d_out, ffn], [d_out] or NULL */
     enum kd_act act;
     float p_drop; /* of the activation's values, at SITE */
     uint32_t site;
     const uint64_t *row_keys;
     int64_t chunk_rows; /* 0: about 1,000 */
+    bool gated;
 };
 
 /** out [n, d_out] = dropout(act(x [n, d] W1^T + b1)) W2^T + b2, a chunk of rows at a
@@ -75,6 +76,9 @@ struct kd_attention_desc {
     uint32_t site;
     const uint64_t *row_keys; /* of the query rows */
     struct kd_seqs q_seqs, kv_seqs;
+    struct kd_var
+        *bias; /* [distances, H] float32 of struct kd_distance_bias, or NULL */
+    int64_t bias_zero;
 };
 
 /** Self attention: qkv [n, (H + 2 Hkv) hd] packed q|k|v -> out [n, H hd]. */
@@ -87,7 +91,7 @@ int kd_op_cross_attention(struct kd_ctx *ctx, const struct kd_attention_desc *de
                           struct kd_var *q, struct kd_var *kv,
                           struct kd_var **out) KD_MUST_CHECK;
 
-enum { KD_SEGMENT_INS = 3, KD_SEGMENT_OUTS = 3 };
+enum { KD_SEGMENT_INS = 4, KD_SEGMENT_OUTS = 3 };
 
 /** A part of a forward pass: from the inputs IN (all but in[0] may be NULL) it makes
  * the results OUT, which have the shape of in[0] (NULL: absent).  It may overwrite the

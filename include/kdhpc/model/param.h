@@ -19,7 +19,8 @@ enum kd_param_kind {
     KD_PARAM_NORM,
     KD_PARAM_EMBED,
     KD_PARAM_POS,
-    KD_PARAM_BUFFER
+    KD_PARAM_BUFFER,  /* a constant of the checkpoint, zeros if it lacks it */
+    KD_PARAM_SINUSOID /* a constant that a formula gives; files need not hold it */
 };
 enum kd_param_part {
     KD_PART_SHARED = 1,
@@ -50,6 +51,12 @@ struct kd_params {
     enum kd_dtype dtype; /* compute type: KD_F32 or KD_BF16 */
     uint16_t *rounded;   /* [n_slab] values in bfloat16; NULL in float32 */
 };
+
+/** Whether P is never trained, and no parameter in the sense of counts.  Local. */
+static inline bool kd_param_is_constant(const struct kd_param *p)
+{
+    return p->kind == KD_PARAM_BUFFER || p->kind == KD_PARAM_SINUSOID;
+}
 
 /** Index of NAME, or -1.  Local. */
 int kd_params_find(const struct kd_params *p, const char *name);

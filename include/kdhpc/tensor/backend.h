@@ -66,6 +66,14 @@ struct kd_dropout {
     const uint64_t *row_keys; /* [rows], backend memory: names (example, position) */
 };
 
+/** What is added to scaled scores by the distance of key and query: row zero + key -
+ * query of TABLE [distances, H] float32, positions counted from the starts of their
+ * sequences; data NULL: nothing. */
+struct kd_distance_bias {
+    struct kd_tensor table;
+    int64_t zero;
+};
+
 /** Attention over ragged sequences; q may have other rows than k and v (cross
  * attention). Head h uses columns [h hd, (h + 1) hd) of q and out, and of k and v with
  * h * n_kv / n_heads. */
@@ -76,6 +84,7 @@ struct kd_attention {
     float scale;
     bool causal; /* key position <= query position, both counted from the sequence's
                     start */
+    struct kd_distance_bias bias;
     struct kd_tensor lse; /* [n_q, H] float32: log-sum-exp of the scaled scores; data
                              NULL if no backward follows */
     struct kd_dropout
@@ -91,6 +100,7 @@ struct kd_attention_cached {
     int64_t slots_ld, len; /* every hypothesis of a step has the same length */
     int64_t n_heads, n_kv_heads, head_dim;
     float scale;
+    struct kd_distance_bias bias; /* of the query at position len - 1 */
 };
 
 struct kd_norm {
@@ -188,11 +198,11 @@ struct kd_backend_ops {
     int (*col_sum)(struct kd_backend *be, struct kd_mat x, float *out, bool acc);
 
     /* attention.  back: from dout [n_q, H hd] to dq, dk, dv (windows like q, k, v;
-     * overwritten). */
+     * overwritten); dbias [distances, H] += (NULL: not wanted). */
     int (*attention)(struct kd_backend *be, const struct kd_attention *a);
     int (*attention_back)(struct kd_backend *be, const struct kd_attention *a,
                           struct kd_mat dout, struct kd_mat dq, struct kd_mat dk,
-                          struct kd_mat dv);
+                          struct kd_mat dv, float *dbias);
     int (*attention_cached)(struct kd_backend *be, const struct kd_attention_cached *a);
 
     /* pointwise; all tensors of one shape */
@@ -207,6 +217,12 @@ struct kd_backend_ops {
     int (*act_back)(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
                     struct kd_tensor dy,
                     struct kd_tensor dx); /* dx = dy act'(pre); dx may be dy */
+    /* gated: y = act(a) * b with pre [rows, 2 cols] = a | b, y [rows, cols].
+     * back: dpre = dy * b * act'(a) | dy * act(a); dpre may be pre */
+    int (*glu)(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
+               struct kd_tensor y);
+    int (*glu_back)(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
+                    struct kd_tensor dy, struct kd_tensor dpre);
     /* out (+)= dropout(x), x [rows, cols]; its own backward; out may be x without acc
      */
     int (*dropout)(struct kd_backend *be, const struct kd_dropout *d,

@@ -27,6 +27,7 @@ struct job {
     struct kd_backend *be;
     const struct kd_attention *a;
     struct kd_mat dout, dq, dk, dv;
+    float *dbias;    /* or NULL */
     int64_t key_pad; /* longest row of keys, padded */
 };
 
@@ -38,6 +39,8 @@ struct head {
     float *kt, *vt;          /* [hd, ld] */
     float *k, *v;            /* [n_k, hd] */
     float *q, *dout;         /* [Q_BLOCK, hd] */
+    float *bias;             /* [distances] of head h; NULL: none */
+    float *dbias;            /* [distances] of this sequence and head; NULL: none */
 };
 
 static int64_t padded(int64_t n)
@@ -45,11 +48,16 @@ static int64_t padded(int64_t n)
     return cpu_ceil_div(n, PAD) * PAD;
 }
 
+static int64_t distances(const struct kd_attention *a)
+{
+    return a->bias.table.data ? a->bias.table.shape[0] : 0;
+}
+
 /* Floats of scratch that head_layout uses. */
 static int64_t head_floats(const struct kd_attention *a, int64_t key_pad)
 {
     return 2 * Q_BLOCK * key_pad + 4 * a->head_dim * key_pad +
-           2 * Q_BLOCK * a->head_dim;
+           2 * Q_BLOCK * a->head_dim + distances(a);
 }
 
 static struct head head_layout(const struct job *j, int64_t seq, int64_t h,
@@ -72,8 +80,43 @@ static struct head head_layout(const struct job *j, int64_t seq, int64_t h,
     s.k = p += hd * j->key_pad;
     s.v = p += hd * j->key_pad;
     s.q = p += hd * j->key_pad;
-    s.dout = p + Q_BLOCK * hd;
+    s.dout = p += Q_BLOCK * hd;
+    s.bias = a->bias.table.data ? p + Q_BLOCK * hd : NULL;
     return s;
+}
+
+/* Head s->h's column of the table of distances, of which a sequence sees [*FIRST,
+ * *END). */
+static void seen_distances(const struct kd_attention *a, const struct head *s,
+                           int64_t *first, int64_t *end)
+{
+    *first = a->bias.zero - s->n_q + 1;
+    *end = a->causal ? a->bias.zero + 1 : a->bias.zero + s->n_k;
+}
+
+static void pack_bias(const struct kd_attention *a, const struct head *s)
+{
+    const float *table = a->bias.table.data;
+    int64_t first, end;
+
+    if (!s->bias || s->n_q == 0)
+        return;
+    seen_distances(a, s, &first, &end);
+    for (int64_t i = first; i < end; i++)
+        s->bias[i] = table[i * a->n_heads + s->h];
+}
+
+/* Scores P[n] of query POS plus the bias of their distances. */
+static void add_bias(const struct kd_attention *a, const struct head *s, int64_t pos,
+                     float *p, int64_t n)
+{
+    const float *bias;
+
+    if (!s->bias)
+        return;
+    bias = s->bias + a->bias.zero - pos;
+    for (int64_t c = 0; c < n; c++)
+        p[c] += bias[c];
 }
 
 static void pack_rows(float *dst, struct window src, int64_t rows, int64_t width)
@@ -182,6 +225,7 @@ static void softmax_rows(const struct kd_attention *a, const struct head *s,
         float *row = s->scores + i * s->ld, top = -INFINITY;
         int64_t pos = first + i, seen = keys_of(a, pos, s->n_k);
 
+        add_bias(a, s, pos, row, seen);
         sums[i] = seen > 0 ? exp_row(row, seen, &top) : 0.0f;
         for (int64_t c = seen; c < n_keys; c++)
             row[c] = 0.0f;
@@ -229,6 +273,7 @@ static void attention_task(void *arg, int64_t task, int thread)
         head_layout(j, task / a->n_heads, h, h * a->n_kv_heads / a->n_heads, thread);
     bool few = s.n_q <= FEW_ROWS;
 
+    pack_bias(a, &s);
     if (!few) {
         struct window k = head_of(a->k, s.k0, s.kv_head, a->head_dim);
 
@@ -291,7 +336,10 @@ static void back_rows(const struct job *j, const struct head *s, int64_t first,
         /* sum_keys p dp = out . dout, whatever was dropped */
         kn_dots(1, head_of(a->out, s->q0 + pos, s->h, hd).data, hd, s->dout + i * hd,
                 hd, 1.0f, &dot, 1);
+        add_bias(a, s, pos, p, seen);
         back_row(a, s, pos, dot, p, dp, seen);
+        for (int64_t c = 0; s->dbias && c < seen; c++)
+            s->dbias[a->bias.zero - pos + c] += dp[c];
         for (int64_t c = seen; c < n_keys; c++)
             p[c] = dp[c] = 0.0f;
     }
@@ -329,6 +377,39 @@ static void zero_rows(struct window w, int64_t first, int64_t end, int64_t width
         memset(w.data + r * w.ld, 0, (size_t)width * sizeof(float));
 }
 
+/* The gradient of the bias, of one sequence and head, begins at zero. */
+static void begin_dbias(const struct job *j, struct head *s)
+{
+    const struct kd_attention *a = j->a;
+    int64_t first, end;
+
+    s->dbias = NULL;
+    if (!j->dbias || s->n_q == 0)
+        return;
+    s->dbias = (float *)cpu_shared_scratch(j->be) +
+               (s->seq * a->n_heads + s->h) * distances(a);
+    seen_distances(a, s, &first, &end);
+    memset(s->dbias + first, 0, (size_t)(end - first) * sizeof *s->dbias);
+}
+
+/* Head TASK: the sequences' parts in their order. */
+static void dbias_task(void *arg, int64_t task, int thread)
+{
+    const struct job *j = arg;
+    const struct kd_attention *a = j->a;
+
+    for (int64_t seq = 0; seq < a->q_seqs.n; seq++) {
+        struct head s = head_layout(j, seq, task, 0, thread);
+        const float *part = (float *)cpu_shared_scratch(j->be) +
+                            (seq * a->n_heads + task) * distances(a);
+        int64_t first, end;
+
+        seen_distances(a, &s, &first, &end);
+        for (int64_t i = first; s.n_q > 0 && i < end; i++)
+            j->dbias[i * a->n_heads + task] += part[i];
+    }
+}
+
 /* One sequence, one head of keys and the heads of queries that share it.  Query blocks
  * run from the last to the first, since the last one sees the most keys and can
  * overwrite dk and dv. */
@@ -349,6 +430,8 @@ static void attention_back_task(void *arg, int64_t task, int thread)
     kn_pack_transposed(s.vt, s.ld, v.data, v.ld, seen, hd);
     pack_rows(s.k, k, seen, hd);
     for (s.h = first_head; s.h < first_head + group; s.h++) {
+        pack_bias(a, &s);
+        begin_dbias(j, &s);
         for (int64_t first = (s.n_q - 1) / Q_BLOCK * Q_BLOCK; first >= 0;
              first -= Q_BLOCK)
             back_block(j, &s, first, s.h > first_head || first + Q_BLOCK < s.n_q);
@@ -357,19 +440,24 @@ static void attention_back_task(void *arg, int64_t task, int thread)
 
 int cpu_attention_back(struct kd_backend *be, const struct kd_attention *a,
                        struct kd_mat dout, struct kd_mat dq, struct kd_mat dk,
-                       struct kd_mat dv)
+                       struct kd_mat dv, float *dbias)
 {
+    int64_t parts = dbias ? a->q_seqs.n * a->n_heads * distances(a) : 0;
     struct job j = {.be = be,
                     .a = a,
                     .dout = dout,
                     .dq = dq,
                     .dk = dk,
                     .dv = dv,
+                    .dbias = dbias,
                     .key_pad = padded(a->kv_seqs.max_len)};
 
     KD_TRY(cpu_f32("attention_back", dout.dtype | dq.dtype | dk.dtype | dv.dtype));
-    KD_TRY(cpu_scratch(be, (size_t)head_floats(a, j.key_pad) * sizeof(float), 0));
+    KD_TRY(cpu_scratch(be, (size_t)head_floats(a, j.key_pad) * sizeof(float),
+                       (size_t)parts * sizeof(float)));
     cpu_for(be, a->q_seqs.n * a->n_kv_heads, attention_back_task, &j);
+    if (dbias)
+        cpu_for(be, a->n_heads, dbias_task, &j);
     return KD_OK;
 }
 
@@ -412,8 +500,10 @@ KN_INLINE void cached_row(const struct kd_attention_cached *a, int64_t r, float 
 {
     int64_t n = a->len, group = a->n_heads / a->n_kv_heads;
     const int32_t *slots = a->slots + r * a->slots_ld;
-    const float *q = head_of(a->q, r, 0, hd).data;
+    const float *q = head_of(a->q, r, 0, hd).data, *bias = a->bias.table.data;
 
+    if (bias) /* key t lies n - 1 - t before the query */
+        bias += (a->bias.zero - (n - 1)) * a->n_heads;
     for (int64_t t = 0; t < n; t++) {
         const float *k = head_of(a->k, slots[t], 0, hd).data;
 
@@ -426,10 +516,14 @@ KN_INLINE void cached_row(const struct kd_attention_cached *a, int64_t r, float 
     }
     for (int64_t h = 0; h < a->n_heads; h++) {
         const float *v = head_of(a->v, 0, h / group, hd).data;
-        float *out = head_of(a->out, r, h, hd).data, *w = p + h * n, top;
-        float scale = 1.0f / exp_row(w, n, &top);
+        float *out = head_of(a->out, r, h, hd).data, *w = p + h * n, top, scale;
         int64_t c = 0;
 
+        if (bias) {
+            for (int64_t t = 0; t < n; t++)
+                w[t] += bias[t * a->n_heads + h];
+        }
+        scale = 1.0f / exp_row(w, n, &top);
         for (int64_t t = 0; t < n; t++)
             w[t] *= scale;
         for (; c + CACHED_VECS * KN_WIDTH <= hd; c += CACHED_VECS * KN_WIDTH)

@@ -76,7 +76,7 @@ int cpu_gemm(struct kd_backend *be, const struct kd_gemm *g);
 int cpu_attention(struct kd_backend *be, const struct kd_attention *a);
 int cpu_attention_back(struct kd_backend *be, const struct kd_attention *a,
                        struct kd_mat dout, struct kd_mat dq, struct kd_mat dk,
-                       struct kd_mat dv);
+                       struct kd_mat dv, float *dbias);
 int cpu_attention_cached(struct kd_backend *be, const struct kd_attention_cached *a);
 
 int cpu_add(struct kd_backend *be, struct kd_tensor x, struct kd_tensor y,
@@ -88,6 +88,10 @@ int cpu_act(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
             struct kd_tensor y);
 int cpu_act_back(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
                  struct kd_tensor dy, struct kd_tensor dx);
+int cpu_glu(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
+            struct kd_tensor y);
+int cpu_glu_back(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
+                 struct kd_tensor dy, struct kd_tensor dpre);
 int cpu_dropout(struct kd_backend *be, const struct kd_dropout *d, struct kd_tensor x,
                 struct kd_tensor out, bool acc);
 int cpu_cast(struct kd_backend *be, struct kd_tensor src, struct kd_tensor dst);

@@ -144,17 +144,16 @@ int cpu_act(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
 }
 
 #define SLOPE_LOOP(expression)                                                         \
-    for (int64_t i = 0; i < f.n; i++) {                                                \
-        float x = f.x[i];                                                              \
-        f.out[i] = f.y[i] * (expression);                                              \
+    for (int64_t i = 0; i < n; i++) {                                                  \
+        float x = pre[i];                                                              \
+        out[i] = dy[i] * (expression);                                                 \
     }
 
-static void act_back_task(void *arg, int64_t task, int thread)
+/* out = dy act'(pre), N values. */
+static void slope_row(enum kd_act act, const float *pre, const float *dy, float *out,
+                      int64_t n)
 {
-    const struct flat f = flat_part(arg, task);
-
-    (void)thread;
-    switch (f.act) {
+    switch (act) {
     case KD_ACT_NONE:
         SLOPE_LOOP(1.0f + 0.0f * x)
         break;
@@ -176,6 +175,14 @@ static void act_back_task(void *arg, int64_t task, int thread)
     }
 }
 
+static void act_back_task(void *arg, int64_t task, int thread)
+{
+    const struct flat f = flat_part(arg, task);
+
+    (void)thread;
+    slope_row(f.act, f.x, f.y, f.out, f.n);
+}
+
 int cpu_act_back(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
                  struct kd_tensor dy, struct kd_tensor dx)
 {
@@ -187,6 +194,70 @@ int cpu_act_back(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
 
     KD_TRY(cpu_f32("act_back", pre.dtype | dy.dtype | dx.dtype));
     cpu_for(be, cpu_ceil_div(f.n, CPU_FLAT), act_back_task, &f);
+    return KD_OK;
+}
+
+/* Rows of a | b: y = act(a) * b, or from DY the gradient of a | b. */
+struct glu {
+    enum kd_act act;
+    const float *pre, *dy;
+    float *out;
+    int64_t cols;
+};
+
+enum { GLU_PART = 256 };
+
+static void glu_task(void *arg, int64_t row, int thread)
+{
+    const struct glu *g = arg;
+    const float *a = g->pre + 2 * row * g->cols, *b = a + g->cols;
+    float *y = g->out + row * g->cols;
+
+    (void)thread;
+    memcpy(y, a, (size_t)g->cols * sizeof *y);
+    cpu_act_row(g->act, y, NULL, NULL, g->cols);
+    for (int64_t c = 0; c < g->cols; c++)
+        y[c] *= b[c];
+}
+
+int cpu_glu(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
+            struct kd_tensor y)
+{
+    struct glu g = {act, pre.data, NULL, y.data, y.shape[1]};
+
+    KD_TRY(cpu_f32("glu", pre.dtype | y.dtype));
+    cpu_for(be, y.shape[0], glu_task, &g);
+    return KD_OK;
+}
+
+static void glu_back_task(void *arg, int64_t row, int thread)
+{
+    const struct glu *g = arg;
+    float value[GLU_PART], db[GLU_PART];
+
+    (void)thread;
+    for (int64_t c = 0; c < g->cols; c += GLU_PART) {
+        int64_t n = cpu_min(GLU_PART, g->cols - c), at = 2 * row * g->cols + c;
+        const float *a = g->pre + at, *b = a + g->cols, *dy = g->dy + row * g->cols + c;
+        float *da = g->out + at;
+
+        memcpy(value, a, (size_t)n * sizeof *value);
+        cpu_act_row(g->act, value, NULL, NULL, n);
+        for (int64_t i = 0; i < n; i++)
+            db[i] = dy[i] * b[i];
+        slope_row(g->act, a, db, da, n);
+        for (int64_t i = 0; i < n; i++)
+            da[g->cols + i] = dy[i] * value[i];
+    }
+}
+
+int cpu_glu_back(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
+                 struct kd_tensor dy, struct kd_tensor dpre)
+{
+    struct glu g = {act, pre.data, dy.data, dpre.data, dy.shape[1]};
+
+    KD_TRY(cpu_f32("glu_back", pre.dtype | dy.dtype | dpre.dtype));
+    cpu_for(be, dy.shape[0], glu_back_task, &g);
     return KD_OK;
 }
 

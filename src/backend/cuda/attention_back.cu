@@ -533,8 +533,9 @@ int back_of(struct kd_backend *be, const struct kd_attention *a, struct kd_mat d
 
 extern "C" int cuda_attention_back(struct kd_backend *be, const struct kd_attention *a,
                                    struct kd_mat dout, struct kd_mat dq,
-                                   struct kd_mat dk, struct kd_mat dv)
+                                   struct kd_mat dk, struct kd_mat dv, float *dbias)
 {
+    (void)dbias;
     if (a->n_heads == 0 || a->q_seqs.n == 0)
         return KD_OK;
     KD_TRY(attention_check(a->head_dim));

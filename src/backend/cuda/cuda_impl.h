@@ -108,7 +108,7 @@ int cuda_gemm(struct kd_backend *be, const struct kd_gemm *g);
 int cuda_attention(struct kd_backend *be, const struct kd_attention *a);
 int cuda_attention_back(struct kd_backend *be, const struct kd_attention *a,
                         struct kd_mat dout, struct kd_mat dq, struct kd_mat dk,
-                        struct kd_mat dv);
+                        struct kd_mat dv, float *dbias);
 int cuda_attention_cached(struct kd_backend *be, const struct kd_attention_cached *a);
 
 /* pointwise.cu */
@@ -121,6 +121,10 @@ int cuda_act(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
              struct kd_tensor y);
 int cuda_act_back(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
                   struct kd_tensor dy, struct kd_tensor dx);
+int cuda_glu(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
+             struct kd_tensor y);
+int cuda_glu_back(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
+                  struct kd_tensor dy, struct kd_tensor dpre);
 int cuda_dropout(struct kd_backend *be, const struct kd_dropout *d, struct kd_tensor x,
                  struct kd_tensor out, bool acc);
 int cuda_cast(struct kd_backend *be, struct kd_tensor src, struct kd_tensor dst);

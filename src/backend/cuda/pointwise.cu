@@ -142,6 +142,49 @@ template <enum kd_act ACT, typename T> struct act_back_op {
     }
 };
 
+/* y = act(a) * b, rows of pre being a | b; y [rows, cols]. */
+template <typename T> struct glu_op {
+    enum kd_act act;
+    const T *pre;
+    T *y;
+    int64_t cols;
+    __device__ void operator()(const spot &s) const
+    {
+        const T *from = pre + 2 * s.row * cols + s.col;
+        float a[8], b[8];
+
+        load_eight(from, a, s.packed, s.n);
+        load_eight(from + cols, b, s.packed, s.n);
+        for (int i = 0; i < 8; i++)
+            a[i] = act_as<T>(act, a[i]) * b[i];
+        store_eight(y + s.row * cols + s.col, a, s.packed, s.n);
+    }
+};
+
+template <typename T> struct glu_back_op {
+    enum kd_act act;
+    const T *pre, *dy; /* pre may be dpre */
+    T *dpre;
+    int64_t cols;
+    __device__ void operator()(const spot &s) const
+    {
+        const int64_t at = 2 * s.row * cols + s.col;
+        float a[8], b[8], d[8];
+
+        load_eight(pre + at, a, s.packed, s.n);
+        load_eight(pre + at + cols, b, s.packed, s.n);
+        load_eight(dy + s.row * cols + s.col, d, s.packed, s.n);
+        for (int i = 0; i < 8; i++) {
+            const float x = a[i];
+
+            a[i] = d[i] * b[i] * act_slope_as<T>(act, x);
+            b[i] = d[i] * act_as<T>(act, x);
+        }
+        store_eight(dpre + at, a, s.packed, s.n);
+        store_eight(dpre + at + cols, b, s.packed, s.n);
+    }
+};
+
 /* y = act(x + bias) on windows. */
 template <int ACT, typename X, typename Y> struct bias_act_op {
     enum kd_act act;
@@ -454,6 +497,35 @@ extern "C" int cuda_act_back(struct kd_backend *be, enum kd_act act,
                              struct kd_tensor dx)
 {
     BY_ACT(act, act_back, be, pre, dy, dx);
+}
+
+extern "C" int cuda_glu(struct kd_backend *be, enum kd_act act, struct kd_tensor pre,
+                        struct kd_tensor y)
+{
+    const int64_t cols = y.shape[1];
+
+    CUDA_BY_TYPE(
+        pre.dtype, T,
+        return run_grid(
+            be, glu_op<T>{act, (const T *)pre.data, (T *)y.data, cols}, y.shape[0],
+            cols, pack_fits<T>(pre.data, cols) && pack_fits<T>(y.data, cols), "glu"));
+}
+
+extern "C" int cuda_glu_back(struct kd_backend *be, enum kd_act act,
+                             struct kd_tensor pre, struct kd_tensor dy,
+                             struct kd_tensor dpre)
+{
+    const int64_t cols = dy.shape[1];
+
+    CUDA_BY_TYPE(
+        pre.dtype, T,
+        return run_grid(be,
+                        glu_back_op<T>{act, (const T *)pre.data, (const T *)dy.data,
+                                       (T *)dpre.data, cols},
+                        dy.shape[0], cols,
+                        pack_fits<T>(pre.data, cols) && pack_fits<T>(dy.data, cols) &&
+                            pack_fits<T>(dpre.data, cols),
+                        "glu_back"));
 }
 
 extern "C" int cuda_dropout(struct kd_backend *be, const struct kd_dropout *d,

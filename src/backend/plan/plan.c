@@ -140,9 +140,9 @@ static int plan_attention(struct kd_backend *be, const struct kd_attention *a)
 
 static int plan_attention_back(struct kd_backend *be, const struct kd_attention *a,
                                struct kd_mat dout, struct kd_mat dq, struct kd_mat dk,
-                               struct kd_mat dv)
+                               struct kd_mat dv, float *dbias)
 {
-    (void)be, (void)a, (void)dout, (void)dq, (void)dk, (void)dv;
+    (void)be, (void)a, (void)dout, (void)dq, (void)dk, (void)dv, (void)dbias;
     return KD_OK;
 }
 
@@ -307,6 +307,8 @@ static const struct kd_backend_ops plan_ops = {
     .scale = plan_scale,
     .act = plan_act,
     .act_back = plan_act_back,
+    .glu = plan_act,
+    .glu_back = plan_act_back,
     .dropout = plan_dropout,
     .cast = plan_cast,
     .norm = plan_norm,
