@@ -41,7 +41,7 @@ static void search(struct kd_backend *be, const struct kd_generation *g, int64_t
     struct table_lm *lm = NULL;
     struct kd_stepper stepper = {.vocab_size = vocab, .step = table_lm_step};
 
-    ok(table_lm_new(sources, n * per, vocab, eos_bias, &lm));
+    ok(table_lm_new(be, sources, n * per, vocab, eos_bias, &lm));
     stepper.arg = lm;
     ok(kd_generate_steps(be, &stepper, g, n, sources, out));
     table_lm_free(lm);
@@ -209,7 +209,7 @@ static void check_warp(struct kd_backend *be, const struct kd_json *w)
         sources[i] = kd_json_int(w, "source", -1);
         example[i] = i;
     }
-    ok(table_lm_new(sources, N, V, 0.0, &lm));
+    ok(table_lm_new(be, sources, N, V, 0.0, &lm));
     stepper.arg = lm;
     ok(kd_generate_steps(be, &stepper, &g, N, example, &out));
     for (int64_t i = 0; i < N; i++) {

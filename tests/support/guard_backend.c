@@ -228,7 +228,12 @@ static int guard_attention_cached(struct kd_backend *be,
                                   const struct kd_attention_cached *a)
 {
     RUN(attention_cached, (inner, a), a->q.data, a->k.data, a->v.data, a->out.data,
-        a->slots);
+        a->k_new.data, a->v_new.data, a->slots, a->step);
+}
+
+static int guard_advance_slots(struct kd_backend *be, const struct kd_slot_step *s)
+{
+    RUN(advance_slots, (inner, s), s->slots, s->parents, s->step);
 }
 
 /* ---- pointwise ---- */
@@ -319,10 +324,31 @@ static int guard_log_softmax(struct kd_backend *be, float *x, int64_t rows,
     RUN(log_softmax, (inner, x, rows, cols), x);
 }
 
-static int guard_topk(struct kd_backend *be, const float *x, int64_t rows, int64_t cols,
-                      int64_t k, float *values, int32_t *columns)
+static int guard_log_sum(struct kd_backend *be, const float *x, int64_t rows,
+                         int64_t cols, float *sums)
 {
-    RUN(topk, (inner, x, rows, cols, k, values, columns), x, values, columns);
+    RUN(log_sum, (inner, x, rows, cols, sums), x, sums);
+}
+
+static int guard_topk(struct kd_backend *be, const float *x, const float *sums,
+                      int64_t rows, int64_t cols, int64_t k, float *values,
+                      int32_t *columns)
+{
+    RUN(topk, (inner, x, sums, rows, cols, k, values, columns), x, sums, values,
+        columns);
+}
+
+/* ---- generation ---- */
+
+static int guard_edit_scores(struct kd_backend *be, float *x, int64_t rows,
+                             int64_t cols, const struct kd_score_edits *e)
+{
+    RUN(edit_scores, (inner, x, rows, cols, e), x, e->forced < 0 ? e->list : NULL);
+}
+
+static int guard_sample(struct kd_backend *be, const struct kd_sample *s)
+{
+    RUN(sample, (inner, s), s->x, s->u, s->log_probs, s->tokens);
 }
 
 /* ---- losses and the optimiser ---- */
@@ -373,6 +399,7 @@ static const struct kd_backend_ops ops = {
     .attention = guard_attention,
     .attention_back = guard_attention_back,
     .attention_cached = guard_attention_cached,
+    .advance_slots = guard_advance_slots,
     .add = guard_add,
     .axpy = guard_axpy,
     .scale = guard_scale,
@@ -385,7 +412,10 @@ static const struct kd_backend_ops ops = {
     .gather_rows = guard_gather_rows,
     .scatter_add_rows = guard_scatter_add_rows,
     .log_softmax = guard_log_softmax,
+    .log_sum = guard_log_sum,
     .topk = guard_topk,
+    .edit_scores = guard_edit_scores,
+    .sample = guard_sample,
     .vocab_loss = guard_vocab_loss,
     .mse_rows = guard_mse_rows,
     .adamw = guard_adamw,

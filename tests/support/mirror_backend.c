@@ -362,8 +362,22 @@ static int mirror_attention_cached(struct kd_backend *be,
     x.k = mat(&c, a->k);
     x.v = mat(&c, a->v);
     x.out = mat(&c, a->out);
+    x.k_new = mat(&c, a->k_new);
+    x.v_new = mat(&c, a->v_new);
     x.slots = plain(&c, a->slots);
+    x.step = plain(&c, a->step);
     return FORWARD(c, attention_cached, &x);
+}
+
+static int mirror_advance_slots(struct kd_backend *be, const struct kd_slot_step *s)
+{
+    struct call c = begin(be);
+    struct kd_slot_step x = *s;
+
+    x.slots = plain(&c, s->slots);
+    x.parents = plain(&c, s->parents);
+    x.step = plain(&c, s->step);
+    return FORWARD(c, advance_slots, &x);
 }
 
 static int mirror_add(struct kd_backend *be, struct kd_tensor x, struct kd_tensor y,
@@ -525,15 +539,50 @@ static int mirror_log_softmax(struct kd_backend *be, float *x, int64_t rows,
     return FORWARD(c, log_softmax, x, rows, cols);
 }
 
-static int mirror_topk(struct kd_backend *be, const float *x, int64_t rows,
-                       int64_t cols, int64_t k, float *values, int32_t *columns)
+static int mirror_log_sum(struct kd_backend *be, const float *x, int64_t rows,
+                          int64_t cols, float *sums)
 {
     struct call c = begin(be);
 
     x = plain(&c, x);
+    sums = plain(&c, sums);
+    return FORWARD(c, log_sum, x, rows, cols, sums);
+}
+
+static int mirror_topk(struct kd_backend *be, const float *x, const float *sums,
+                       int64_t rows, int64_t cols, int64_t k, float *values,
+                       int32_t *columns)
+{
+    struct call c = begin(be);
+
+    x = plain(&c, x);
+    sums = plain(&c, sums);
     values = plain(&c, values);
     columns = plain(&c, columns);
-    return FORWARD(c, topk, x, rows, cols, k, values, columns);
+    return FORWARD(c, topk, x, sums, rows, cols, k, values, columns);
+}
+
+static int mirror_edit_scores(struct kd_backend *be, float *x, int64_t rows,
+                              int64_t cols, const struct kd_score_edits *e)
+{
+    struct call c = begin(be);
+    struct kd_score_edits edits = *e;
+
+    x = plain(&c, x);
+    edits.list = plain(&c, e->list);
+    return FORWARD(c, edit_scores, x, rows, cols, &edits);
+}
+
+static int mirror_sample(struct kd_backend *be, const struct kd_sample *s)
+{
+    struct call c = begin(be);
+    struct kd_sample x = *s;
+
+    x.x = plain(&c, s->x);
+    x.u = plain(&c, s->u);
+    x.log_probs = plain(&c, s->log_probs);
+    x.tokens = plain(&c, s->tokens);
+    return FORWARD(c, sample, &x);
 }
 
 static int mirror_vocab_loss(struct kd_backend *be, const struct kd_vocab_loss *l)
@@ -624,6 +673,7 @@ static const struct kd_backend_ops mirror_ops = {
     .attention = mirror_attention,
     .attention_back = mirror_attention_back,
     .attention_cached = mirror_attention_cached,
+    .advance_slots = mirror_advance_slots,
     .add = mirror_add,
     .axpy = mirror_axpy,
     .scale = mirror_scale,
@@ -636,7 +686,10 @@ static const struct kd_backend_ops mirror_ops = {
     .gather_rows = mirror_gather_rows,
     .scatter_add_rows = mirror_scatter_add_rows,
     .log_softmax = mirror_log_softmax,
+    .log_sum = mirror_log_sum,
     .topk = mirror_topk,
+    .edit_scores = mirror_edit_scores,
+    .sample = mirror_sample,
     .vocab_loss = mirror_vocab_loss,
     .mse_rows = mirror_mse_rows,
     .adamw = mirror_adamw,

@@ -23,7 +23,7 @@ extern "C" {
 enum {
     CUDA_STAGE_BYTES = 1 << 20, /* one chunk of pinned memory */
     CUDA_STAGES = 8,
-    CUDA_RESULT_BYTES = 4096, /* pinned memory for results of one number */
+    CUDA_RESULT_BYTES = 1 << 18, /* pinned memory for small results */
 };
 
 struct cuda_blas; /* products, see gemm.c */
@@ -146,9 +146,17 @@ int cuda_scatter_add_rows(struct kd_backend *be, struct kd_tensor dx,
 /* reduce.cu, topk.cu */
 int cuda_col_sum(struct kd_backend *be, struct kd_mat x, float *out, bool acc);
 int cuda_log_softmax(struct kd_backend *be, float *x, int64_t rows, int64_t cols);
-int cuda_topk(struct kd_backend *be, const float *x, int64_t rows, int64_t cols,
-              int64_t k, float *values, int32_t *columns);
+int cuda_log_sum(struct kd_backend *be, const float *x, int64_t rows, int64_t cols,
+                 float *sums);
+int cuda_topk(struct kd_backend *be, const float *x, const float *sums, int64_t rows,
+              int64_t cols, int64_t k, float *values, int32_t *columns);
 int cuda_sum_sq(struct kd_backend *be, const float *x, int64_t n, double *out);
+
+/* generate.cu */
+int cuda_edit_scores(struct kd_backend *be, float *x, int64_t rows, int64_t cols,
+                     const struct kd_score_edits *e);
+int cuda_advance_slots(struct kd_backend *be, const struct kd_slot_step *s);
+int cuda_sample(struct kd_backend *be, const struct kd_sample *s);
 
 /* loss.cu */
 int cuda_vocab_loss(struct kd_backend *be, const struct kd_vocab_loss *l);
