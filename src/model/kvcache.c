@@ -235,6 +235,7 @@ void kd_decoder_free(struct kd_decoder *d)
 {
     if (!d)
         return;
+    d->ctx.be->ops->graph_drop(d->ctx.be); /* they name the decoder's memory */
     kd_arena_release(d->ctx.arena, d->begin);
     free(d->src_offsets);
     free(d->up);
@@ -377,6 +378,27 @@ static int step_forward(struct kd_decoder *d, const struct packed *dev,
     return m->be->ops->gemm(m->be, &g);
 }
 
+/* The step's calls, as they come or as they were recorded: they follow from the sizes
+ * in the key and from where the decoder's memory begins and ends, MARK. */
+static int run_step(struct kd_decoder *d, struct kd_arena_mark mark,
+                    const struct packed *dev, const struct kd_seqs *q_seqs)
+{
+    const struct kd_backend_ops *ops = d->m->be->ops;
+    const struct kd_graph_key key = {
+        .word = {(uintptr_t)d->up_dev, (uint64_t)mark.block, mark.used,
+                 (uint64_t)q_seqs->n_rows, (uint64_t)q_seqs->max_len,
+                 (uint64_t)d->len}};
+    bool done;
+    int rc, end;
+
+    KD_TRY(ops->graph_begin(d->m->be, &key, &done));
+    if (done)
+        return KD_OK;
+    rc = step_forward(d, dev, q_seqs);
+    end = ops->graph_end(d->m->be, rc == KD_OK);
+    return rc ? rc : end;
+}
+
 static int check_step(const struct kd_decoder *d, int64_t n_rows)
 {
     if (n_rows > d->max_rows || d->step >= d->max_len)
@@ -406,7 +428,7 @@ int kd_decoder_step(struct kd_decoder *d, int64_t n_rows, const int32_t *parent,
     d->len = round_up(d->step + 1, LEN_STEP);
     d->len = d->len < d->max_len ? d->len : d->max_len;
     d->step_dev = dev.step;
-    KD_GO(step_forward(d, &dev, &q_seqs));
+    KD_GO(run_step(d, mark, &dev, &q_seqs));
     d->step++;
     *logits = kd_tensor_rows(d->logits, 0, n_rows);
 out:

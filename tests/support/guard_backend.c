@@ -29,6 +29,7 @@ struct guard {
     struct kd_backend *inner;
     char *region;
     size_t used;
+    bool recording;     /* between graph_begin and graph_end */
     struct part *parts; /* what was given out */
     int64_t n_parts, cap_parts;
 };
@@ -130,10 +131,18 @@ static void guard_free(struct kd_backend *be, void *p)
         abort(); /* not ours, or freed before */
 }
 
+static int check_not_recording(struct kd_backend *be, const char *slot)
+{
+    if (guard_of(be)->recording)
+        return KD_FAIL(KD_EINTERNAL, "%s: a graph is being recorded", slot);
+    return KD_OK;
+}
+
 static int guard_upload(struct kd_backend *be, void *dst, const void *src, size_t bytes)
 {
     if (bytes && is_ours(guard_of(be), src))
         return KD_FAIL(KD_EINTERNAL, "upload: the source is not host memory");
+    KD_TRY(check_not_recording(be, "upload"));
     RUN(upload, (inner, dst, src, bytes), dst);
 }
 
@@ -142,6 +151,7 @@ static int guard_download(struct kd_backend *be, void *dst, const void *src,
 {
     if (bytes && is_ours(guard_of(be), dst))
         return KD_FAIL(KD_EINTERNAL, "download: the target is not host memory");
+    KD_TRY(check_not_recording(be, "download"));
     RUN(download, (inner, dst, src, bytes), src);
 }
 
@@ -157,6 +167,7 @@ static int guard_zero(struct kd_backend *be, void *dst, size_t bytes)
 
 static int guard_sync(struct kd_backend *be)
 {
+    KD_TRY(check_not_recording(be, "sync"));
     return guard_of(be)->inner->ops->sync(guard_of(be)->inner);
 }
 
@@ -174,6 +185,36 @@ static int guard_mem_info(struct kd_backend *be, size_t *free_bytes,
     return inner->ops->mem_info(inner, free_bytes, total_bytes);
 }
 
+/* Nothing is recorded; but between the two, calls may not do what recorded ones could
+ * not (see check_not_recording). */
+static int guard_graph_begin(struct kd_backend *be, const struct kd_graph_key *key,
+                             bool *done)
+{
+    struct guard *g = guard_of(be);
+
+    (void)key;
+    *done = false;
+    if (g->recording)
+        return KD_FAIL(KD_EINTERNAL, "graph_begin: one is open");
+    g->recording = true;
+    return KD_OK;
+}
+
+static int guard_graph_end(struct kd_backend *be, bool ok)
+{
+    struct guard *g = guard_of(be);
+
+    if (!g->recording && ok)
+        return KD_FAIL(KD_EINTERNAL, "graph_end: none is open");
+    g->recording = false;
+    return KD_OK;
+}
+
+static void guard_graph_drop(struct kd_backend *be)
+{
+    guard_of(be)->recording = false;
+}
+
 /* ---- products and attention ---- */
 
 static int guard_gemm(struct kd_backend *be, const struct kd_gemm *g)
@@ -186,6 +227,11 @@ static int guard_col_sum(struct kd_backend *be, struct kd_mat x, float *out, boo
     RUN(col_sum, (inner, x, out, acc), x.data, out);
 }
 
+static int read_back(struct kd_backend *be, void *dst, const void *src, size_t bytes)
+{
+    RUN(download, (inner, dst, src, bytes), src);
+}
+
 /* The offsets of both sides are the same. */
 static int check_seqs(struct kd_backend *be, const struct kd_seqs *s)
 {
@@ -196,7 +242,7 @@ static int check_seqs(struct kd_backend *be, const struct kd_seqs *s)
 
     KD_TRY(kd_calloc(s->n + 1, sizeof *copy, &copy));
     KD_GO(is_ours(g, s->offsets_dev.data)
-              ? guard_download(be, copy, s->offsets_dev.data, bytes)
+              ? read_back(be, copy, s->offsets_dev.data, bytes)
               : KD_FAIL(KD_EINTERNAL, "attention: offsets_dev is host memory"));
     if (memcmp(copy, s->offsets, bytes) != 0 || s->offsets[s->n] != s->n_rows)
         rc = KD_FAIL(KD_EINTERNAL, "attention: offsets_dev are not the offsets");
@@ -394,6 +440,9 @@ static const struct kd_backend_ops ops = {
     .sync = guard_sync,
     .stream = guard_stream,
     .mem_info = guard_mem_info,
+    .graph_begin = guard_graph_begin,
+    .graph_end = guard_graph_end,
+    .graph_drop = guard_graph_drop,
     .gemm = guard_gemm,
     .col_sum = guard_col_sum,
     .attention = guard_attention,

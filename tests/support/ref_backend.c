@@ -301,6 +301,27 @@ static int ref_cast(struct kd_backend *be, struct kd_tensor src, struct kd_tenso
     return KD_OK;
 }
 
+static int ref_graph_begin(struct kd_backend *be, const struct kd_graph_key *key,
+                           bool *done)
+{
+    (void)be;
+    (void)key;
+    *done = false;
+    return KD_OK;
+}
+
+static int ref_graph_end(struct kd_backend *be, bool ok)
+{
+    (void)be;
+    (void)ok;
+    return KD_OK;
+}
+
+static void ref_graph_drop(struct kd_backend *be)
+{
+    (void)be;
+}
+
 /* ---- norm ---- */
 
 static int ref_norm(struct kd_backend *be, const struct kd_norm *norm,
@@ -447,6 +468,9 @@ static const struct kd_backend_ops ops = {
     .sync = ref_sync,
     .stream = ref_stream,
     .mem_info = ref_mem_info,
+    .graph_begin = ref_graph_begin,
+    .graph_end = ref_graph_end,
+    .graph_drop = ref_graph_drop,
     .destroy = ref_destroy,
     .gemm = ref_gemm,
     .col_sum = ref_col_sum,

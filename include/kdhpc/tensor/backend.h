@@ -105,6 +105,12 @@ struct kd_slot_step {
     int64_t max_len;        /* *step + 1 or more */
 };
 
+/** Names a run of calls: two runs with one key make the same calls with the same
+ * arguments, addresses included; only the contents of backend memory differ. */
+struct kd_graph_key {
+    uint64_t word[6];
+};
+
 /** One entry of scores [rows, V]. */
 struct kd_score_edit {
     int32_t row, token; /* row < 0: of every row */
@@ -208,6 +214,17 @@ struct kd_backend_ops {
     void *(*stream)(struct kd_backend *be); /* the device's compute stream, for comm's
                                                own plane; NULL on the CPU */
     int (*mem_info)(struct kd_backend *be, size_t *free_bytes, size_t *total_bytes);
+
+    /* recorded work.  begin: *done = true says that the backend has repeated what it
+     * recorded under the key, so that the calls are not made; else they are, none of
+     * which may wait, allocate or move host memory once the key has been seen, and then
+     * end, with ok = false if one of them failed.  drop: forget all keys, before memory
+     * goes away that their calls name.  A backend without such a thing never does
+     * anything here. */
+    int (*graph_begin)(struct kd_backend *be, const struct kd_graph_key *key,
+                       bool *done);
+    int (*graph_end)(struct kd_backend *be, bool ok);
+    void (*graph_drop)(struct kd_backend *be);
 
     /* product */
     int (*gemm)(struct kd_backend *be, const struct kd_gemm *g);

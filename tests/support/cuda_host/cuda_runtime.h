@@ -14,6 +14,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <utility>
 
 #define __global__
@@ -69,6 +70,9 @@ constexpr size_t KD_HOST_SHARED_BYTES = 227 << 10;
 cudaError_t kd_host_error(cudaError_t e);
 int kd_host_stream_device(cudaStream_t s);
 
+/* Do WORK now, or when the graph is launched that S is captured into. */
+void kd_host_submit(cudaStream_t s, const std::function<void()> &work);
+
 /* Launches: BODY(ARG) is the kernel's call, made by every thread. */
 void kd_host_run(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes,
                  cudaStream_t stream, void (*body)(void *), void *arg);
@@ -80,12 +84,14 @@ template <typename... P, typename... A>
 void kd_host_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
                     cudaStream_t stream, A... args)
 {
-    auto body = [&] { kernel(args...); };
-    using body_type = decltype(body);
+    kd_host_submit(stream, [=] {
+        auto body = [&] { kernel(args...); };
+        using body_type = decltype(body);
 
-    kd_host_run(
-        reinterpret_cast<const void *>(kernel), grid, block, shared_bytes, stream,
-        [](void *b) { (*static_cast<body_type *>(b))(); }, &body);
+        kd_host_run(
+            reinterpret_cast<const void *>(kernel), grid, block, shared_bytes, stream,
+            [](void *b) { (*static_cast<body_type *>(b))(); }, &body);
+    });
 }
 
 /* Barriers and what warps exchange: every lane of MASK gives VALUE and gets the value

@@ -12,6 +12,9 @@
 #include <cstdlib>
 #include <map>
 #include <new>
+#include <vector>
+
+struct kd_host_graph;
 
 namespace
 {
@@ -22,6 +25,7 @@ constexpr int DEVICES = 3, SM_MAJOR = 9, SM_MINOR = 0, PROCESSORS = 4;
 cudaError_t last_error;
 int current_device;
 size_t allocated;
+kd_host_graph *capturing; /* of any stream, or null */
 std::map<const char *, size_t> allocations;
 
 /* Bytes from P to the end of its allocation; 0 if P is not the device's. */
@@ -50,13 +54,37 @@ void demand(const void *p, size_t bytes, bool on_device, const char *what)
 
 } // namespace
 
+struct kd_host_graph {
+    std::vector<std::function<void()>> work;
+    bool valid;
+};
+
 struct kd_host_stream {
     int device;
+    kd_host_graph *capture; /* or null */
 };
 
 struct kd_host_event {
     bool recorded;
 };
+
+/* A call that a graph cannot hold; a capture under way is lost. */
+static bool refused_by_capture()
+{
+    if (!capturing)
+        return false;
+    capturing->valid = false;
+    last_error = cudaErrorStreamCaptureUnsupported;
+    return true;
+}
+
+void kd_host_submit(cudaStream_t s, const std::function<void()> &work)
+{
+    if (s && s->capture)
+        s->capture->work.push_back(work);
+    else
+        work();
+}
 
 cudaError_t kd_host_error(cudaError_t e)
 {
@@ -90,6 +118,10 @@ const char *cudaGetErrorName(cudaError_t e)
         return "cudaErrorInvalidConfiguration";
     case cudaErrorInvalidDevice:
         return "cudaErrorInvalidDevice";
+    case cudaErrorStreamCaptureUnsupported:
+        return "cudaErrorStreamCaptureUnsupported";
+    case cudaErrorStreamCaptureInvalidated:
+        return "cudaErrorStreamCaptureInvalidated";
     default:
         return "cudaErrorInvalidValue";
     }
@@ -166,6 +198,8 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 cudaError_t cudaMalloc(void **p, size_t bytes)
 {
     *p = nullptr;
+    if (refused_by_capture())
+        return cudaErrorStreamCaptureUnsupported;
     if (bytes == 0)
         return cudaSuccess;
     if (bytes > DEVICE_BYTES - allocated)
@@ -185,6 +219,8 @@ cudaError_t cudaFree(void *p)
 
     if (!p)
         return cudaSuccess;
+    if (refused_by_capture())
+        return cudaErrorStreamCaptureUnsupported;
     if (found == allocations.end())
         return kd_host_error(cudaErrorInvalidValue);
     allocated -= found->second;
@@ -206,7 +242,7 @@ cudaError_t cudaFreeHost(void *p)
 }
 
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes,
-                            enum cudaMemcpyKind kind, cudaStream_t)
+                            enum cudaMemcpyKind kind, cudaStream_t s)
 {
     demand(dst, bytes,
            kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice,
@@ -214,22 +250,25 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes,
     demand(src, bytes,
            kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice,
            "source of a copy");
+    /* what the host has there is another thing when the graph is launched */
+    if (kind != cudaMemcpyDeviceToDevice && s && s->capture && refused_by_capture())
+        return cudaErrorStreamCaptureUnsupported;
     if (bytes)
-        memmove(dst, src, bytes);
+        kd_host_submit(s, [=] { memmove(dst, src, bytes); });
     return cudaSuccess;
 }
 
-cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t)
+cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t s)
 {
     demand(dst, bytes, true, "fill");
     if (bytes)
-        memset(dst, value, bytes);
+        kd_host_submit(s, [=] { memset(dst, value, bytes); });
     return cudaSuccess;
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned)
 {
-    *s = new kd_host_stream{current_device};
+    *s = new kd_host_stream{current_device, nullptr};
     return cudaSuccess;
 }
 
@@ -239,8 +278,56 @@ cudaError_t cudaStreamDestroy(cudaStream_t s)
     return cudaSuccess;
 }
 
-cudaError_t cudaStreamSynchronize(cudaStream_t)
+cudaError_t cudaStreamSynchronize(cudaStream_t s)
 {
+    return s && s->capture && refused_by_capture() ? cudaErrorStreamCaptureUnsupported
+                                                   : cudaSuccess;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t s, enum cudaStreamCaptureMode)
+{
+    if (!s || capturing)
+        return kd_host_error(cudaErrorInvalidValue);
+    capturing = s->capture = new kd_host_graph{{}, true};
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *graph)
+{
+    *graph = nullptr;
+    if (!s || !s->capture)
+        return kd_host_error(cudaErrorInvalidValue);
+    *graph = s->capture;
+    capturing = s->capture = nullptr;
+    if ((*graph)->valid)
+        return cudaSuccess;
+    delete std::exchange(*graph, nullptr);
+    return kd_host_error(cudaErrorStreamCaptureInvalidated);
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph,
+                                 unsigned long long)
+{
+    *exec = new kd_host_graph(*graph);
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s)
+{
+    for (const auto &work : exec->work)
+        kd_host_submit(s, work);
+    return last_error;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph)
+{
+    delete graph;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
+{
+    delete exec;
     return cudaSuccess;
 }
 
@@ -261,8 +348,10 @@ cudaError_t cudaEventDestroy(cudaEvent_t e)
     return cudaSuccess;
 }
 
-cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t)
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
 {
+    if (s && s->capture && refused_by_capture())
+        return cudaErrorStreamCaptureUnsupported;
     e->recorded = true;
     return cudaSuccess;
 }
