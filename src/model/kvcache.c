@@ -13,8 +13,8 @@
  * All that a step needs goes up in one piece (struct packed): 12 bytes a row, 8 a
  * source, 8, and what the caller has riding along; nothing that grows with t.  What
  * depends on t is read in backend memory, so the calls of a step follow from its number
- * of rows and from t rounded up.  On a device the rows are filled up to one of few
- * numbers, too: with hypotheses that nobody asked for, whose source is one of some
+ * of rows and from whether t is short.  On a device the rows are filled up to one of
+ * few numbers, too: with hypotheses that nobody asked for, whose source is one of some
  * sequences without keys behind the real ones.
  *
  * Keys and values have the context's compute type, logits are float32.
@@ -33,7 +33,7 @@
 enum {
     PAD_ROWS = 16,  /* most rows of a sequence without keys */
     LEAST_STEP = 8, /* rows are filled up to a multiple of it at least */
-    LEN_STEP = 64   /* lengths are rounded up to a multiple of it */
+    SHORT_LEN = 64  /* lengths up to it are taken for it, others for max_len */
 };
 
 struct kd_decoder {
@@ -48,7 +48,7 @@ struct kd_decoder {
     size_t ride_bytes;       /* most that rides along */
     char *up_dev;            /* the same in backend memory */
     int32_t *slots;          /* [max_rows, max_len] in backend memory */
-    int64_t len;             /* of this step: its length, rounded up */
+    int64_t len;             /* of this step: what its length is taken for */
     const int32_t *step_dev; /* and its number */
     struct kd_tensor self;   /* [n_dec max_len max_rows, 2 d] */
     struct kd_tensor cross;  /* [n_dec n_src_rows, 2 d] */
@@ -425,8 +425,7 @@ int kd_decoder_step(struct kd_decoder *d, int64_t n_rows, const int32_t *parent,
     KD_TRY(check_step(d, n_rows));
     KD_GO(send_up(d, n_rows, filled(d, n_rows), parent, source, tokens, ride, &dev,
                   &q_seqs));
-    d->len = round_up(d->step + 1, LEN_STEP);
-    d->len = d->len < d->max_len ? d->len : d->max_len;
+    d->len = d->step < SHORT_LEN && SHORT_LEN < d->max_len ? SHORT_LEN : d->max_len;
     d->step_dev = dev.step;
     KD_GO(run_step(d, mark, &dev, &q_seqs));
     d->step++;

@@ -5,34 +5,12 @@
  * A region that is asked for as bfloat16 has a second copy, its shadow, in which
  * element i stands for float i; only what the call has changed there is written back,
  * so that guards and neighbours keep their bits. */
-#include "mirror_backend.h"
+#include "mirror_impl.h"
 
 #include "kdhpc/base/mem.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-enum { MOST_REGIONS = 24 };
-
-struct mirror {
-    struct kd_backend base;
-    struct kd_backend *inner;
-    enum mirror_type type;
-    struct mirror_memory *memory;
-};
-
-struct touched {
-    const struct mirror_region *region;
-    void *dev;
-    void *shadow;     /* on the device, or NULL */
-    uint16_t *before; /* what the shadow was, [bytes / 4] */
-};
-
-struct call {
-    struct mirror *m;
-    struct touched t[MOST_REGIONS];
-    int n, rc;
-};
 
 static struct call begin(struct kd_backend *be)
 {
@@ -283,28 +261,6 @@ static int mirror_mem_info(struct kd_backend *be, size_t *free_bytes,
     return m->inner->ops->mem_info(m->inner, free_bytes, total_bytes);
 }
 
-/* Every call is between copies, so there is nothing to record. */
-static int mirror_graph_begin(struct kd_backend *be, const struct kd_graph_key *key,
-                              bool *done)
-{
-    (void)be;
-    (void)key;
-    *done = false;
-    return KD_OK;
-}
-
-static int mirror_graph_end(struct kd_backend *be, bool ok)
-{
-    (void)be;
-    (void)ok;
-    return KD_OK;
-}
-
-static void mirror_graph_drop(struct kd_backend *be)
-{
-    (void)be;
-}
-
 static int mirror_gemm(struct kd_backend *be, const struct kd_gemm *g)
 {
     struct call c = begin(be);
@@ -372,34 +328,6 @@ static int mirror_attention_back(struct kd_backend *be, const struct kd_attentio
     dk = mat(&c, dk);
     dv = mat(&c, dv);
     return FORWARD(c, attention_back, &x, dout, dq, dk, dv);
-}
-
-static int mirror_attention_cached(struct kd_backend *be,
-                                   const struct kd_attention_cached *a)
-{
-    struct call c = begin(be);
-    struct kd_attention_cached x = *a;
-
-    x.q = mat(&c, a->q);
-    x.k = mat(&c, a->k);
-    x.v = mat(&c, a->v);
-    x.out = mat(&c, a->out);
-    x.k_new = mat(&c, a->k_new);
-    x.v_new = mat(&c, a->v_new);
-    x.slots = plain(&c, a->slots);
-    x.step = plain(&c, a->step);
-    return FORWARD(c, attention_cached, &x);
-}
-
-static int mirror_advance_slots(struct kd_backend *be, const struct kd_slot_step *s)
-{
-    struct call c = begin(be);
-    struct kd_slot_step x = *s;
-
-    x.slots = plain(&c, s->slots);
-    x.parents = plain(&c, s->parents);
-    x.step = plain(&c, s->step);
-    return FORWARD(c, advance_slots, &x);
 }
 
 static int mirror_add(struct kd_backend *be, struct kd_tensor x, struct kd_tensor y,
@@ -552,61 +480,6 @@ static int mirror_scatter_add_rows(struct kd_backend *be, struct kd_tensor dx,
     return FORWARD(c, scatter_add_rows, dx, ids, skip_id, scale, table, table_rows);
 }
 
-static int mirror_log_softmax(struct kd_backend *be, float *x, int64_t rows,
-                              int64_t cols)
-{
-    struct call c = begin(be);
-
-    x = plain(&c, x);
-    return FORWARD(c, log_softmax, x, rows, cols);
-}
-
-static int mirror_log_sum(struct kd_backend *be, const float *x, int64_t rows,
-                          int64_t cols, float *sums)
-{
-    struct call c = begin(be);
-
-    x = plain(&c, x);
-    sums = plain(&c, sums);
-    return FORWARD(c, log_sum, x, rows, cols, sums);
-}
-
-static int mirror_topk(struct kd_backend *be, const float *x, const float *sums,
-                       int64_t rows, int64_t cols, int64_t k, float *values,
-                       int32_t *columns)
-{
-    struct call c = begin(be);
-
-    x = plain(&c, x);
-    sums = plain(&c, sums);
-    values = plain(&c, values);
-    columns = plain(&c, columns);
-    return FORWARD(c, topk, x, sums, rows, cols, k, values, columns);
-}
-
-static int mirror_edit_scores(struct kd_backend *be, float *x, int64_t rows,
-                              int64_t cols, const struct kd_score_edits *e)
-{
-    struct call c = begin(be);
-    struct kd_score_edits edits = *e;
-
-    x = plain(&c, x);
-    edits.list = plain(&c, e->list);
-    return FORWARD(c, edit_scores, x, rows, cols, &edits);
-}
-
-static int mirror_sample(struct kd_backend *be, const struct kd_sample *s)
-{
-    struct call c = begin(be);
-    struct kd_sample x = *s;
-
-    x.x = plain(&c, s->x);
-    x.u = plain(&c, s->u);
-    x.log_probs = plain(&c, s->log_probs);
-    x.tokens = plain(&c, s->tokens);
-    return FORWARD(c, sample, &x);
-}
-
 static int mirror_vocab_loss(struct kd_backend *be, const struct kd_vocab_loss *l)
 {
     struct call c = begin(be);
@@ -668,6 +541,26 @@ static int mirror_sum_sq(struct kd_backend *be, const float *x, int64_t n, doubl
 
     x = plain(&c, x);
     return FORWARD(c, sum_sq, x, n, out);
+}
+
+struct call mirror_begin(struct kd_backend *be)
+{
+    return begin(be);
+}
+
+void *mirror_plain(struct call *c, const void *p)
+{
+    return plain(c, p);
+}
+
+struct kd_mat mirror_mat(struct call *c, struct kd_mat m)
+{
+    return mat(c, m);
+}
+
+int mirror_back(struct call *c, int rc)
+{
+    return back(c, rc);
 }
 
 static void mirror_destroy(struct kd_backend *be)
