@@ -31,9 +31,9 @@
 #include <string.h>
 
 enum {
-    PAD_ROWS = 16,  /* most rows of a sequence without keys */
-    LEAST_STEP = 8, /* rows are filled up to a multiple of it at least */
-    SHORT_LEN = 64  /* lengths up to it are taken for it, others for max_len */
+    PAD_ROWS = 16,   /* most rows of a sequence without keys */
+    LEAST_STEP = 16, /* rows are filled up to a multiple of it at least */
+    SHORT_LEN = 64   /* lengths up to it are taken for it, others for max_len */
 };
 
 struct kd_decoder {
@@ -77,14 +77,16 @@ static struct packed packed_at(const struct kd_decoder *d, char *base, int64_t r
     return p;
 }
 
-/* Rows that a step of N is filled up to: on a device one of eight numbers an octave. */
+/* Rows that a step of N is filled up to: on a device one of four numbers an octave,
+ * since a number that comes once is not worth recording, and a few rows more cost
+ * little beside reading the weights. */
 static int64_t filled(const struct kd_decoder *d, int64_t n)
 {
     int64_t step = LEAST_STEP;
 
     if (d->ctx.be->device == KD_CPU)
         return n;
-    while (16 * step <= n)
+    while (8 * step <= n)
         step *= 2;
     n = (n + step - 1) / step * step;
     return n < d->max_rows ? n : d->max_rows;
@@ -93,7 +95,7 @@ static int64_t filled(const struct kd_decoder *d, int64_t n)
 /* Sequences that the most rows ever filled in take. */
 static int64_t pad_sequences(const struct kd_decoder *d)
 {
-    int64_t most = d->max_rows / 8 > LEAST_STEP ? d->max_rows / 8 : LEAST_STEP;
+    int64_t most = d->max_rows / 4 > LEAST_STEP ? d->max_rows / 4 : LEAST_STEP;
 
     return d->ctx.be->device == KD_CPU ? 0 : (most + PAD_ROWS - 1) / PAD_ROWS;
 }

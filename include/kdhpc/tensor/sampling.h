@@ -55,7 +55,7 @@ KD_DEVICE static inline uint64_t kd_sample_weight(float v, float top, float temp
                                                   int bits)
 {
     const float x = (v - top) / temperature, round = 12582912.0f; /* 1.5 * 2^23 */
-    float n, r, y = 1.0f;
+    float n, r, y;
     int shift;
 
     if (v == top)
@@ -65,8 +65,13 @@ KD_DEVICE static inline uint64_t kd_sample_weight(float v, float top, float temp
     n = fmaf(x, 1.44269504f, round) - round;
     r = fmaf(n, -0.693359375f, x); /* x - n ln 2, in two parts */
     r = fmaf(n, 2.12194440e-4f, r);
-    for (int i = 7; i > 0; i--)
-        y = fmaf(y, r / (float)i, 1.0f); /* exp(r), |r| below 0.35 */
+    y = fmaf(1.98412698e-4f, r, 1.38888889e-3f); /* exp(r), |r| below 0.35 */
+    y = fmaf(y, r, 8.33333333e-3f);
+    y = fmaf(y, r, 4.16666667e-2f);
+    y = fmaf(y, r, 1.66666667e-1f);
+    y = fmaf(y, r, 0.5f);
+    y = fmaf(y, r, 1.0f);
+    y = fmaf(y, r, 1.0f);
     shift = (int)n + bits - 24;
     return shift >= 0    ? (uint64_t)(y * 16777216.0f) << shift
            : shift > -64 ? (uint64_t)(y * 16777216.0f) >> -shift

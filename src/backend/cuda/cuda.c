@@ -332,8 +332,10 @@ out:
 
 void kd_backend_cuda_tf32(struct kd_backend *be, bool on)
 {
-    if (be->device == KD_CUDA)
-        cuda_of(be)->tf32 = on;
+    if (be->device != KD_CUDA)
+        return;
+    cuda_graph_drop(be); /* they hold products of the other kind */
+    cuda_of(be)->tf32 = on;
 }
 
 const char *kd_backend_cuda_library(void)
