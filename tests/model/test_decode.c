@@ -9,6 +9,7 @@
 #include "decode_impl.h"
 #include "kdhpc/base/json.h"
 #include "kdhpc/base/mem.h"
+#include "kdhpc/base/rng.h"
 #include "ref_backend.h"
 #include "table_lm.h"
 
@@ -169,6 +170,83 @@ static struct kd_generation plain(void)
         .n_eos = 1,
         .seed = 5,
     };
+}
+
+/* transformers' chain, one processor after the other, on one row. */
+static void chain(const struct kd_generation *g, const int32_t *ids, int64_t len,
+                  float *x, int64_t vocab)
+{
+    int64_t n = g->no_repeat_ngram_size;
+
+    for (int64_t v = 0; v < vocab; v++) {
+        bool held = false;
+
+        for (int64_t i = 0; i < len; i++)
+            held = held || ids[i] == v;
+        if (held)
+            x[v] = x[v] < 0 ? x[v] * (float)g->repetition_penalty
+                            : x[v] / (float)g->repetition_penalty;
+    }
+    for (int64_t i = 0; n > 0 && i + n <= len; i++)
+        if (memcmp(ids + i, ids + len - (n - 1), (size_t)(n - 1) * sizeof *ids) == 0)
+            x[ids[i + n - 1]] = -INFINITY;
+    for (int i = 0; i < g->n_suppress; i++)
+        x[g->suppress[i]] = -INFINITY;
+    for (int i = 0; len < g->min_length && i < g->n_eos; i++)
+        x[g->eos_ids[i]] = -INFINITY;
+}
+
+/* Edits of one step: no entry twice, and the scores of the chain. */
+static void check_edits(struct kd_backend *be, const struct kd_generation *g,
+                        struct kd_process *p, const int32_t *ids, int64_t len)
+{
+    enum { ROWS = 3, V = 13, STRIDE = 40 };
+    struct kd_score_edit list[ROWS * STRIDE + 8];
+    struct kd_score_edits e;
+    float x[ROWS * V], want[ROWS * V];
+    int named[ROWS * V] = {0};
+
+    for (int i = 0; i < ROWS * V; i++)
+        x[i] = want[i] =
+            (float)kd_rng_normal(1, KD_RNG_TEST, (uint64_t)len, (uint64_t)i);
+    kd_process_list(p, g, ROWS, STRIDE, ids, len, list);
+    e = p->edits;
+    e.list = list;
+    assert_in_range(e.n, 0, kd_process_most(g, ROWS));
+    for (int64_t i = 0; i < e.n; i++)
+        for (int r = 0; r < ROWS; r++)
+            if (list[i].row < 0 || list[i].row == r)
+                assert_int_equal(named[r * V + list[i].token]++, 0);
+    for (int r = 0; r < ROWS; r++)
+        chain(g, ids + r * STRIDE, len, want + r * V, V);
+    ok(be->ops->edit_scores(be, x, ROWS, V, &e));
+    assert_memory_equal(x, want, sizeof x);
+}
+
+static void edits_are_the_chain(void **state)
+{
+    struct kd_backend *be = open_backend();
+    int32_t ids[3 * 40], bad[] = {4, 9, 4};
+
+    (void)state;
+    for (int i = 0; i < 3 * 40; i++)
+        ids[i] = (int32_t)(kd_rng_u64(2, KD_RNG_TEST, 0, (uint64_t)i) % 9);
+    for (int i = 0; i < 16; i++) {
+        struct kd_generation g = plain();
+        struct kd_process p = {0};
+
+        g.max_length = 40;
+        g.repetition_penalty = i & 1 ? 1.5 : 1.0;
+        g.no_repeat_ngram_size = i >> 1 & 3;
+        g.suppress = i & 8 ? bad : NULL;
+        g.n_suppress = i & 8 ? 3 : 0;
+        g.min_length = 20;
+        ok(kd_process_open(13, &p));
+        for (int64_t len = 1; len < 39; len++)
+            check_edits(be, &g, &p, ids, len);
+        kd_process_close(&p);
+    }
+    close_backend(be);
 }
 
 /* Rows of sources 0..n-1 in one batch and one by one. */
@@ -403,6 +481,7 @@ int main(void)
 {
     const struct CMUnitTest all[] = {
         cmocka_unit_test(equals_transformers),
+        cmocka_unit_test(edits_are_the_chain),
         cmocka_unit_test(batch_does_not_matter),
         cmocka_unit_test(samples_the_warped_distribution),
         cmocka_unit_test(defaults_follow_the_files),

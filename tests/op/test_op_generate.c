@@ -214,17 +214,17 @@ static void draws(void **state)
         x[i * 30] = i % 2 ? -INFINITY : NAN;
     for (int i = 0; i < 5 * 400; i++)
         ties[i] = roundf(ties[i]);
-    check_sample(x, 9, 3001, 1, 1.0, 0, 1.0);
-    check_sample(x, 9, 3001, 3, 0.7, 50, 0.95);
-    check_sample(x, 9, 3001, 1, 1.3, 0, 0.9);
-    check_sample(x, 9, 3001, 1, 1.0, 3000, 0.2);
-    check_sample(x, 27, 1000, 1, 1.0, 1, 1.0);
-    check_sample(wide, 2, 50265, 4, 1.0, 0, 0.95);
-    check_sample(wide, 2, 50265, 4, 1.0, 0, 1.0);
-    check_sample(ties, 5, 400, 20, 1.0, 7, 1.0);
-    check_sample(ties, 5, 400, 20, 1.0, 0, 0.37); /* cut among equals */
-    check_sample(ties, 200, 10, 1, 2.0, 4, 0.61);
-    check_sample(ties, 2000, 1, 1, 1.0, 0, 0.5);
+    check_sample(x, 5, 3001, 1, 1.0, 0, 1.0);
+    check_sample(x, 5, 3001, 2, 0.7, 50, 0.95);
+    check_sample(x, 6, 3001, 1, 1.3, 0, 0.9);
+    check_sample(x, 4, 3001, 1, 1.0, 2000, 0.2);
+    check_sample(x, 9, 1000, 1, 1.0, 1, 1.0);
+    check_sample(wide, 2, 50265, 1, 1.0, 0, 0.95);
+    check_sample(wide, 1, 50265, 2, 1.0, 0, 1.0);
+    check_sample(ties, 3, 400, 7, 1.0, 7, 1.0);
+    check_sample(ties, 5, 400, 8, 1.0, 0, 0.37); /* cut among equals */
+    check_sample(ties, 40, 10, 1, 2.0, 4, 0.61);
+    check_sample(ties, 9, 1, 1, 1.0, 0, 0.5);
 }
 
 static void nothing_to_draw(void **state)
