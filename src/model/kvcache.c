@@ -13,9 +13,9 @@
  * All that a step needs goes up in one piece (struct packed): 12 bytes a row, 8 a
  * source, 8, and what the caller has riding along; nothing that grows with t.  What
  * depends on t is read in backend memory, so the calls of a step follow from its number
- * of rows and from whether t is short.  On a device the rows are filled up to one of
- * few numbers, too: with hypotheses that nobody asked for, whose source is one of some
- * sequences without keys behind the real ones.
+ * of rows.  On a device the rows are filled up to one of few numbers, too: with
+ * hypotheses that nobody asked for, whose source is one of some sequences without keys
+ * behind the real ones.
  *
  * Keys and values have the context's compute type, logits are float32.
  *
@@ -31,9 +31,8 @@
 #include <string.h>
 
 enum {
-    PAD_ROWS = 16,   /* most rows of a sequence without keys */
-    LEAST_STEP = 16, /* rows are filled up to a multiple of it at least */
-    SHORT_LEN = 64   /* lengths up to it are taken for it, others for max_len */
+    PAD_ROWS = 16,  /* most rows of a sequence without keys */
+    LEAST_STEP = 16 /* rows are filled up to a multiple of it at least */
 };
 
 struct kd_decoder {
@@ -48,8 +47,7 @@ struct kd_decoder {
     size_t ride_bytes;       /* most that rides along */
     char *up_dev;            /* the same in backend memory */
     int32_t *slots;          /* [max_rows, max_len] in backend memory */
-    int64_t len;             /* of this step: what its length is taken for */
-    const int32_t *step_dev; /* and its number */
+    const int32_t *step_dev; /* of this step */
     struct kd_tensor self;   /* [n_dec max_len max_rows, 2 d] */
     struct kd_tensor cross;  /* [n_dec n_src_rows, 2 d] */
     struct kd_tensor logits; /* [max_rows, V] */
@@ -330,7 +328,7 @@ int kd_cache_self(struct kd_decoder *d, struct kd_ctx *ctx, int layer, struct kd
                                           .slots = d->slots,
                                           .slots_ld = d->max_len,
                                           .step = d->step_dev,
-                                          .max_len = d->len,
+                                          .max_len = d->max_len,
                                           .n_heads = heads,
                                           .n_kv_heads = heads,
                                           .head_dim = w / heads,
@@ -357,7 +355,7 @@ static int step_forward(struct kd_decoder *d, const struct packed *dev,
                                        .stride = d->max_rows,
                                        .parents = dev->parents,
                                        .step = dev->step,
-                                       .max_len = d->len};
+                                       .max_len = d->max_len};
     struct kd_block block = {.ctx = &d->ctx,
                              .m = m,
                              .stack = &m->stacks[KD_DEC],
@@ -388,8 +386,7 @@ static int run_step(struct kd_decoder *d, struct kd_arena_mark mark,
     const struct kd_backend_ops *ops = d->m->be->ops;
     const struct kd_graph_key key = {
         .word = {(uintptr_t)d->up_dev, (uint64_t)mark.block, mark.used,
-                 (uint64_t)q_seqs->n_rows, (uint64_t)q_seqs->max_len,
-                 (uint64_t)d->len}};
+                 (uint64_t)q_seqs->n_rows, (uint64_t)q_seqs->max_len}};
     bool done;
     int rc, end;
 
@@ -427,7 +424,6 @@ int kd_decoder_step(struct kd_decoder *d, int64_t n_rows, const int32_t *parent,
     KD_TRY(check_step(d, n_rows));
     KD_GO(send_up(d, n_rows, filled(d, n_rows), parent, source, tokens, ride, &dev,
                   &q_seqs));
-    d->len = d->step < SHORT_LEN && SHORT_LEN < d->max_len ? SHORT_LEN : d->max_len;
     d->step_dev = dev.step;
     KD_GO(run_step(d, mark, &dev, &q_seqs));
     d->step++;

@@ -108,7 +108,7 @@ struct kd_slot_step {
 /** Names a run of calls: two runs with one key make the same calls with the same
  * arguments, addresses included; only the contents of backend memory differ. */
 struct kd_graph_key {
-    uint64_t word[6];
+    uint64_t word[5];
 };
 
 /** One entry of scores [rows, V]. */
