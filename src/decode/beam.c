@@ -43,6 +43,9 @@ struct candidate {
 
 struct beam {
     int64_t k;                /* candidates of a sentence */
+    int64_t top_k;            /* of each row */
+    const float *top;         /* [rows, top_k] this step's, in the search's memory */
+    const int32_t *cols;      /* [rows, top_k] */
     float *running;           /* [sources, n] */
     struct place *places;     /* [sources, n], best first */
     int32_t *ids;             /* [sources * n, max_length] */
@@ -64,6 +67,11 @@ static int64_t beam_top_k(const struct kd_search *s)
     return k < s->vocab ? k : s->vocab;
 }
 
+static size_t beam_down(const struct kd_search *s)
+{
+    return (size_t)beam_top_k(s) * (sizeof(float) + sizeof(int32_t));
+}
+
 static int beam_open(struct kd_search *s)
 {
     int64_t n = s->per_source, all = s->n_sources * n;
@@ -72,6 +80,7 @@ static int beam_open(struct kd_search *s)
     KD_TRY(kd_calloc(1, sizeof *b, &b));
     s->state = b;
     b->k = candidates(s->g);
+    b->top_k = beam_top_k(s);
     KD_TRY(kd_calloc(all, sizeof *b->running, &b->running));
     KD_TRY(kd_calloc(all, sizeof *b->places, &b->places));
     KD_TRY(kd_calloc(all * s->g->max_length, sizeof *b->ids, &b->ids));
@@ -97,16 +106,16 @@ static void choose(struct kd_search *s, struct beam *b, int64_t q, const float *
         struct candidate best = {.beam = -1};
 
         for (int64_t j = 0; j < n; j++) {
-            int64_t at = kd_search_row(s, q + j) * s->k + b->head[j];
+            int64_t at = kd_search_row(s, q + j) * b->top_k + b->head[j];
             float score;
 
-            if (b->head[j] == s->k)
+            if (b->head[j] == b->top_k)
                 continue;
-            score = s->top[at] + running[j];
+            score = b->top[at] + running[j];
             if (best.beam < 0 || score > best.score) {
                 best.score = score;
                 best.beam = (int32_t)j;
-                best.token = s->cols[at];
+                best.token = b->cols[at];
             }
         }
         b->head[best.beam]++;
@@ -203,9 +212,46 @@ static void advance_sentence(struct kd_search *s, struct beam *b, int64_t q)
     }
 }
 
+/* Processors see log-probabilities.  A ban does the same to logits once the sum of
+ * their exponentials is known, so that log-probabilities need not be written; a penalty
+ * does not. */
+static int beam_scores(struct kd_search *s, struct kd_tensor scores, const float **sums)
+{
+    const struct kd_backend_ops *ops = s->be->ops;
+    const struct kd_score_edits *e = &s->process.edits;
+    int64_t rows = scores.shape[0];
+
+    *sums = NULL;
+    if (e->forced >= 0)
+        return kd_search_edit(s, scores);
+    if (e->n > e->n_bans) {
+        KD_TRY(ops->log_softmax(s->be, scores.data, rows, s->vocab));
+    } else {
+        KD_TRY(ops->log_sum(s->be, scores.data, rows, s->vocab, s->sums));
+        *sums = s->sums;
+    }
+    return kd_search_edit(s, scores);
+}
+
+/* The largest of each row, with their tokens. */
+static int beam_top(struct kd_search *s, struct beam *b, struct kd_tensor scores)
+{
+    int64_t rows = scores.shape[0];
+    size_t bytes = (size_t)(rows * b->top_k) * sizeof(float);
+    const float *sums;
+
+    KD_TRY(beam_scores(s, scores, &sums));
+    KD_TRY(s->be->ops->topk(s->be, scores.data, sums, rows, s->vocab, b->top_k,
+                            (void *)s->down_dev, (void *)(s->down_dev + bytes)));
+    KD_TRY(kd_search_down(s, 2 * bytes));
+    b->top = (const void *)s->down;
+    b->cols = (const void *)(s->down + bytes);
+    return KD_OK;
+}
+
 static int beam_advance(struct kd_search *s, struct kd_tensor scores)
 {
-    KD_TRY(kd_search_top(s, scores));
+    KD_TRY(beam_top(s, s->state, scores));
     for (int64_t q = 0; q < s->now.n; q += s->per_source)
         advance_sentence(s, s->state, q);
     return KD_OK;
@@ -237,8 +283,7 @@ static void beam_close(struct kd_search *s)
 }
 
 const struct kd_policy kd_policy_beam = {
-    .log_probs = true,
-    .top_k = beam_top_k,
+    .down_bytes = beam_down,
     .open = beam_open,
     .advance = beam_advance,
     .result = beam_result,

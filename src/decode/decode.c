@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The driver of generation: step the model over the live sequences, turn logits into
- * processed scores, let the policy choose, and go on with what still lives.
+/* The driver of generation: step the model over the live sequences, let the policy edit
+ * the scores and choose, and go on with what still lives.
+ *
+ * Scores stay in the backend's memory.  A step moves what the step of the model takes
+ * (kvcache.c), with edits of 8 bytes and, for sampling, 8 bytes a sequence riding
+ * along, and one small download: 8 K bytes a row for beams, K candidates of each; 16 a
+ * row for greedy search; 12 a sequence for sampling.
  *
  * A sequence or sentence that is done is simply not pushed, so the next step is
  * smaller.  The model is reached through struct kd_stepper; kd_generate puts the cached
@@ -43,66 +48,61 @@ void kd_search_push(struct kd_search *s, int64_t q, int64_t slot, int32_t token)
     ids[s->cur_len] = token;
 }
 
-int kd_search_top(struct kd_search *s, struct kd_tensor scores)
+int kd_search_edit(struct kd_search *s, struct kd_tensor scores)
 {
-    const struct kd_backend_ops *ops = s->be->ops;
-    int64_t rows = scores.shape[0];
-    size_t n = (size_t)(rows * s->k);
+    struct kd_score_edits *e = &s->process.edits;
 
-    KD_TRY(
-        ops->topk(s->be, scores.data, rows, s->vocab, s->k, s->top_dev, s->cols_dev));
-    KD_TRY(ops->download(s->be, s->top, s->top_dev, n * sizeof *s->top));
-    return ops->download(s->be, s->cols, s->cols_dev, n * sizeof *s->cols);
+    if (e->forced < 0 && e->n == 0)
+        return KD_OK;
+    e->list = (const void *)((const char *)s->ride.dev + s->up_bytes);
+    return s->be->ops->edit_scores(s->be, scores.data, scores.shape[0], s->vocab, e);
 }
 
-int kd_search_host(struct kd_search *s, struct kd_tensor scores, float **out)
+int kd_search_down(struct kd_search *s, size_t bytes)
 {
-    if (s->be->device == KD_CPU) {
-        *out = scores.data;
-        return KD_OK;
-    }
-    if (!s->host)
-        KD_TRY(kd_calloc(s->n_sources * s->per_source * s->vocab, sizeof *s->host,
-                         &s->host));
-    *out = s->host;
-    return s->be->ops->download(s->be, s->host, scores.data, kd_tensor_bytes(&scores));
+    return s->be->ops->download(s->be, s->down, s->down_dev, bytes);
 }
 
-/* Processors on every row, where any applies at this length. */
-static int process(struct kd_search *s, struct kd_tensor scores)
+/* Most bytes that ride up with a step of CAP sequences. */
+static size_t most_up(const struct kd_generation *g, const struct kd_policy *policy,
+                      int64_t cap)
 {
-    int64_t ld = s->g->max_length;
-    float *host = NULL;
+    return (size_t)cap * policy->up_bytes +
+           (size_t)kd_process_most(g, cap) * sizeof(struct kd_score_edit);
+}
 
-    if (!kd_process_active(s->g, s->cur_len))
-        return KD_OK;
-    KD_TRY(kd_search_host(s, scores, &host));
-    for (int64_t r = 0; r < scores.shape[0]; r++) {
-        int64_t q = s->first ? r * s->per_source : r;
+/* What goes up with this step: what the policy wants there, and the edits. */
+static void prepare(struct kd_search *s)
+{
+    int64_t rows = s->first ? s->n_sources : s->now.n,
+            stride = (s->first ? s->per_source : 1) * s->g->max_length;
 
-        kd_process_row(s->g, s->now.ids + q * ld, s->cur_len, host + r * s->vocab,
-                       s->vocab, s->scratch);
-    }
-    if (host == scores.data)
-        return KD_OK;
-    return s->be->ops->upload(s->be, scores.data, host, kd_tensor_bytes(&scores));
+    s->up_bytes = 0;
+    if (s->policy->prepare)
+        s->policy->prepare(s);
+    kd_process_list(&s->process, s->g, rows, stride, s->now.ids, s->cur_len,
+                    (void *)(s->up + s->up_bytes));
+    s->ride.host = s->up;
+    s->ride.bytes =
+        s->up_bytes + (size_t)s->process.edits.n * sizeof(struct kd_score_edit);
 }
 
 static int search_open(struct kd_search *s)
 {
     const struct kd_generation *g = s->g;
     int64_t cap = s->n_sources * s->per_source;
-    size_t n;
+    size_t down = (size_t)cap * s->policy->down_bytes(s);
+    void *p;
 
     KD_TRY(live_new(&s->now, cap, g->max_length));
     KD_TRY(live_new(&s->next, cap, g->max_length));
-    KD_TRY(kd_calloc(g->max_length, sizeof *s->scratch, &s->scratch));
-    s->k = s->policy->top_k(s);
-    n = (size_t)(cap * s->k);
-    KD_TRY(s->be->ops->alloc(s->be, n * sizeof *s->top, (void **)&s->top_dev));
-    KD_TRY(s->be->ops->alloc(s->be, n * sizeof *s->cols, (void **)&s->cols_dev));
-    KD_TRY(kd_calloc((int64_t)n, sizeof *s->top, &s->top));
-    KD_TRY(kd_calloc((int64_t)n, sizeof *s->cols, &s->cols));
+    KD_TRY(kd_process_open(s->vocab, &s->process));
+    KD_TRY(kd_calloc((int64_t)most_up(g, s->policy, cap), 1, &s->up));
+    KD_TRY(kd_calloc((int64_t)down, 1, &s->down));
+    KD_TRY(s->be->ops->alloc(s->be, down, &p));
+    s->down_dev = p;
+    KD_TRY(s->be->ops->alloc(s->be, (size_t)(2 * cap) * sizeof *s->sums, &p));
+    s->sums = p;
     s->now.n = cap;
     for (int64_t q = 0; q < cap; q++) {
         s->now.slot[q] = (int32_t)q;
@@ -123,14 +123,13 @@ static void search_close(struct kd_search *s)
     s->policy->close(s);
     live_free(&s->now);
     live_free(&s->next);
-    if (s->top_dev)
-        s->be->ops->free(s->be, s->top_dev);
-    if (s->cols_dev)
-        s->be->ops->free(s->be, s->cols_dev);
-    free(s->top);
-    free(s->cols);
-    free(s->host);
-    free(s->scratch);
+    kd_process_close(&s->process);
+    if (s->down_dev)
+        s->be->ops->free(s->be, s->down_dev);
+    if (s->sums)
+        s->be->ops->free(s->be, s->sums);
+    free(s->up);
+    free(s->down);
 }
 
 static int search_step(struct kd_search *s, const struct kd_stepper *stepper,
@@ -140,13 +139,11 @@ static int search_step(struct kd_search *s, const struct kd_stepper *stepper,
     struct kd_tensor scores = {0};
     struct kd_live swap;
 
+    prepare(s);
     KD_TRY(stepper->step(stepper->arg, rows, s->first ? NULL : s->now.parent,
-                         s->now.source, s->now.token, &scores));
+                         s->now.source, s->now.token, &s->ride, &scores));
     out->n_steps++;
     out->n_row_steps += rows;
-    if (s->policy->log_probs)
-        KD_TRY(s->be->ops->log_softmax(s->be, scores.data, rows, s->vocab));
-    KD_TRY(process(s, scores));
     s->next.n = 0;
     KD_TRY(s->policy->advance(s, scores));
     swap = s->now;
@@ -207,6 +204,13 @@ static int check_ids(const struct kd_generation *g, int64_t vocab)
     return KD_OK;
 }
 
+static const struct kd_policy *policy_of(const struct kd_generation *g)
+{
+    if (g->num_beams > 1)
+        return &kd_policy_beam;
+    return g->do_sample ? &kd_policy_sample : &kd_policy_greedy;
+}
+
 int kd_generate_steps(struct kd_backend *be, const struct kd_stepper *stepper,
                       const struct kd_generation *g, int64_t n_sources,
                       const int64_t *example_ids, struct kd_generated *out)
@@ -220,9 +224,7 @@ int kd_generate_steps(struct kd_backend *be, const struct kd_stepper *stepper,
     s.n_sources = n_sources;
     s.example_ids = example_ids;
     s.per_source = g->num_beams > 1 ? g->num_beams : g->num_return_sequences;
-    s.policy = g->num_beams > 1 ? &kd_policy_beam
-               : g->do_sample   ? &kd_policy_sample
-                                : &kd_policy_greedy;
+    s.policy = policy_of(g);
     KD_GO(search_open(&s));
     while (s.now.n > 0 && (g->max_steps == 0 || out->n_steps < g->max_steps))
         KD_GO(search_step(&s, stepper, out));
@@ -236,16 +238,17 @@ out:
 
 static int model_step(void *arg, int64_t n_rows, const int32_t *parent,
                       const int32_t *source, const int32_t *tokens,
-                      struct kd_tensor *logits)
+                      struct kd_ride *ride, struct kd_tensor *logits)
 {
-    return kd_decoder_step(arg, n_rows, parent, source, tokens, logits);
+    return kd_decoder_step(arg, n_rows, parent, source, tokens, ride, logits);
 }
 
 int kd_generate(struct kd_ctx *ctx, struct kd_model *m, const struct kd_generation *g,
                 const struct kd_seqs *src, const int32_t *src_ids,
                 const int64_t *example_ids, struct kd_generated *out)
 {
-    int64_t per = g->num_beams > 1 ? g->num_beams : g->num_return_sequences;
+    int64_t per = g->num_beams > 1 ? g->num_beams : g->num_return_sequences,
+            rows = src->n * per;
     struct kd_stepper stepper = {.vocab_size = kd_model_arch(m)->vocab_size,
                                  .step = model_step};
     struct kd_decoder *d = NULL;
@@ -255,7 +258,8 @@ int kd_generate(struct kd_ctx *ctx, struct kd_model *m, const struct kd_generati
     if (src->n == 0)
         return kd_calloc(1, sizeof *out->offsets, &out->offsets);
     KD_TRY(kd_generation_check(g));
-    KD_TRY(kd_decoder_new(ctx, m, src, src_ids, src->n * per, g->max_length, &d));
+    KD_TRY(kd_decoder_new(ctx, m, src, src_ids, rows, g->max_length,
+                          most_up(g, policy_of(g), rows), &d));
     stepper.arg = d;
     KD_GO(kd_generate_steps(ctx->be, &stepper, g, src->n, example_ids, out));
 out:

@@ -17,7 +17,7 @@ struct kd_stepper {
     void *arg;
     int64_t vocab_size;
     int (*step)(void *arg, int64_t n_rows, const int32_t *parent, const int32_t *source,
-                const int32_t *tokens, struct kd_tensor *logits);
+                const int32_t *tokens, struct kd_ride *ride, struct kd_tensor *logits);
 };
 
 /* Sequences at one step. */
@@ -28,6 +28,14 @@ struct kd_live {
     int32_t *source; /* [n] slot / per_source, as the model wants it */
     int32_t *token;  /* [n] the last id */
     int32_t *ids;    /* [n, max_length] all ids, the start token first */
+};
+
+/* What the processors change at one step. */
+struct kd_process {
+    struct kd_score_edits edits; /* list: set by who applies them */
+    struct kd_score_edit *list;  /* borrowed, host */
+    int64_t *seen;               /* [vocab] the last stamp that named an id */
+    int64_t stamp, all, last_stamp;
 };
 
 struct kd_policy;
@@ -42,21 +50,26 @@ struct kd_search {
     int64_t cur_len;            /* ids in every live sequence */
     bool first;                 /* rows are sources, not sequences */
     struct kd_live now, next;
-    float *host;       /* scores of a device's rows while the host works on them */
-    int64_t k;         /* what top_* hold for each row */
-    float *top_dev;    /* [rows, k] in backend memory */
-    int32_t *cols_dev; /* [rows, k] */
-    float *top;        /* [rows, k] host */
-    int32_t *cols;     /* [rows, k] host */
-    float *scratch;    /* [max_length] of the processors */
+    struct kd_process process;
+    char *up;            /* what rides up with a step: the policy's part, then edits */
+    struct kd_ride ride; /* the same on its way */
+    size_t up_bytes;     /* of the policy's part, this step */
+    char *down_dev;      /* what comes down after a step, in backend memory */
+    char *down;          /* and on the host */
+    float *sums;         /* [rows, 2] in backend memory: of log_sum */
 };
 
 /* How the next tokens are chosen. */
 struct kd_policy {
-    bool log_probs; /* processors see log-probabilities; else raw logits */
-    int64_t (*top_k)(const struct kd_search *s); /* of each row, that open allots */
+    /* Most bytes of a sequence on the way up, less edits, and of a row or sequence on
+     * the way down. */
+    size_t up_bytes;
+    size_t (*down_bytes)(const struct kd_search *s);
     int (*open)(struct kd_search *s);
-    /* Read the processed SCORES of this step, push what lives on, keep what is done. */
+    /* Put what rides up with this step into s->up, s->up_bytes of it; NULL: nothing. */
+    void (*prepare)(struct kd_search *s);
+    /* Edit the logits SCORES of this step and choose; push what lives on, keep what is
+     * done. */
     int (*advance)(struct kd_search *s, struct kd_tensor scores);
     /* Sequence K of SOURCE, without the start token; borrowed. */
     void (*result)(const struct kd_search *s, int64_t source, int64_t k,
@@ -75,22 +88,25 @@ static inline int64_t kd_search_row(const struct kd_search *s, int64_t q)
 /* Continue live sequence Q with TOKEN in output slot SLOT. */
 void kd_search_push(struct kd_search *s, int64_t q, int64_t slot, int32_t token);
 
-/* The s->k largest of each row of SCORES into s->top and s->cols. */
-int kd_search_top(struct kd_search *s, struct kd_tensor scores) KD_MUST_CHECK;
+/* Apply what the processors ask for to SCORES. */
+int kd_search_edit(struct kd_search *s, struct kd_tensor scores) KD_MUST_CHECK;
 
-/* SCORES where the host can read and write them. */
-int kd_search_host(struct kd_search *s, struct kd_tensor scores,
-                   float **out) KD_MUST_CHECK;
+/* The first BYTES of s->down_dev into s->down; the one place where a step waits. */
+int kd_search_down(struct kd_search *s, size_t bytes) KD_MUST_CHECK;
 
 bool kd_is_eos(const struct kd_generation *g, int32_t id);
 
-/* Whether any processor changes scores of sequences with CUR_LEN ids. */
-bool kd_process_active(const struct kd_generation *g, int64_t cur_len);
+/* Entries that the list of one step of ROWS rows may have. */
+int64_t kd_process_most(const struct kd_generation *g, int64_t rows);
 
-/* Run the chain on one row of V scores for the sequence IDS[cur_len]; SCRATCH holds
- * cur_len floats. */
-void kd_process_row(const struct kd_generation *g, const int32_t *ids, int64_t cur_len,
-                    float *scores, int64_t vocab, float *scratch);
+int kd_process_open(int64_t vocab, struct kd_process *p) KD_MUST_CHECK;
+void kd_process_close(struct kd_process *p);
+
+/* Fill P->edits, and with it LIST, for ROWS sequences of CUR_LEN ids, STRIDE apart in
+ * IDS. */
+void kd_process_list(struct kd_process *p, const struct kd_generation *g, int64_t rows,
+                     int64_t stride, const int32_t *ids, int64_t cur_len,
+                     struct kd_score_edit *list);
 
 /* The whole of kd_generate above the model. */
 int kd_generate_steps(struct kd_backend *be, const struct kd_stepper *stepper,

@@ -284,26 +284,32 @@ static int make_cached(struct kd_run *run, const struct bench_config *c,
                        struct kd_arena *arena, struct attention *p)
 {
     int64_t d = c->d_model;
-    int32_t slots[LIVE * STEP];
-    struct kd_tensor q, out, k, v;
+    int32_t host[LIVE * STEP + 1], *slots, *step;
+    struct kd_tensor qkv, out, k, v;
     void *dev;
 
     for (int32_t i = 0; i < LIVE * STEP; i++)
-        slots[i] = i % STEP * LIVE + i / STEP;
-    KD_TRY(noise(run->be, arena, run->dtype, LIVE, d, &q));
+        host[i] = i % STEP * LIVE + i / STEP;
+    host[LIVE * STEP] = STEP - 1;
+    KD_TRY(noise(run->be, arena, run->dtype, LIVE, 3 * d, &qkv));
     KD_TRY(zeros(run->be, arena, run->dtype, LIVE, d, &out));
     KD_TRY(noise(run->be, arena, run->dtype, LIVE * STEP, d, &k));
     KD_TRY(noise(run->be, arena, run->dtype, LIVE * STEP, d, &v));
-    KD_TRY(kd_arena_alloc(arena, sizeof slots, &dev));
-    KD_TRY(run->be->ops->upload(run->be, dev, slots, sizeof slots));
+    KD_TRY(kd_arena_alloc(arena, sizeof host, &dev));
+    KD_TRY(run->be->ops->upload(run->be, dev, host, sizeof host));
+    slots = dev;
+    step = slots + LIVE * STEP;
     p->be = run->be;
-    p->cached = (struct kd_attention_cached){.q = kd_mat_of(q),
+    p->cached = (struct kd_attention_cached){.q = kd_mat_cols(qkv, 0, d),
+                                             .k_new = kd_mat_cols(qkv, d, d),
+                                             .v_new = kd_mat_cols(qkv, 2 * d, d),
                                              .out = kd_mat_of(out),
                                              .k = kd_mat_of(k),
                                              .v = kd_mat_of(v),
-                                             .slots = dev,
+                                             .slots = slots,
                                              .slots_ld = STEP,
-                                             .len = STEP,
+                                             .step = step,
+                                             .max_len = STEP,
                                              .n_heads = c->n_heads,
                                              .n_kv_heads = c->n_heads,
                                              .head_dim = d / c->n_heads,

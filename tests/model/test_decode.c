@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The search against transformers' generate() on a table model: the same tokens and
  * scores for every setting in golden/decode/cases.json; results that do not depend on
- * the batch; sampling against the warped distribution. */
+ * the batch; sampling against the warped distribution.
+ *
+ * On the reference backend; built with DECODE_ON_CPU on the CPU backend; and with
+ * DECODE_ON_DEVICE, fewer settings and what must be as on the CPU, on what stands
+ * behind kd_backend_cuda. */
 #include "decode_impl.h"
 #include "kdhpc/base/json.h"
 #include "kdhpc/base/mem.h"
+#include "kdhpc/base/rng.h"
 #include "ref_backend.h"
 #include "table_lm.h"
 
@@ -24,6 +29,53 @@ static void ok(int rc)
                  kd_error_get()->text);
 }
 
+#if defined DECODE_ON_DEVICE
+enum { CASE_STEP = 7 };
+
+static struct kd_backend *open_backend(void)
+{
+    struct kd_backend *be = NULL;
+
+    ok(kd_backend_cuda(0, &be));
+    return be;
+}
+
+static void close_backend(struct kd_backend *be)
+{
+    kd_backend_free(be);
+}
+#elif defined DECODE_ON_CPU
+enum { CASE_STEP = 1 };
+
+static struct kd_backend *open_backend(void)
+{
+    struct kd_backend *be = NULL;
+
+    ok(kd_backend_cpu(2, &be));
+    return be;
+}
+
+static void close_backend(struct kd_backend *be)
+{
+    kd_backend_free(be);
+}
+#else
+enum { CASE_STEP = 1 };
+
+static struct kd_backend *open_backend(void)
+{
+    struct kd_backend *be = NULL;
+
+    ok(ref_backend_new(&be));
+    return be;
+}
+
+static void close_backend(struct kd_backend *be)
+{
+    assert_int_equal(ref_backend_free(be), 0);
+}
+#endif
+
 static struct kd_json *golden(void)
 {
     struct kd_json *j = NULL;
@@ -41,7 +93,7 @@ static void search(struct kd_backend *be, const struct kd_generation *g, int64_t
     struct table_lm *lm = NULL;
     struct kd_stepper stepper = {.vocab_size = vocab, .step = table_lm_step};
 
-    ok(table_lm_new(sources, n * per, vocab, eos_bias, &lm));
+    ok(table_lm_new(be, sources, n * per, vocab, eos_bias, &lm));
     stepper.arg = lm;
     ok(kd_generate_steps(be, &stepper, g, n, sources, out));
     table_lm_free(lm);
@@ -86,34 +138,16 @@ static void check_case(struct kd_backend *be, const struct kd_json *c, int64_t n
 
 static void equals_transformers(void **state)
 {
-    struct kd_backend *be = NULL;
+    struct kd_backend *be = open_backend();
     struct kd_json *j = golden();
     const struct kd_json *cases = kd_json_get(j, "cases");
 
     (void)state;
-    ok(ref_backend_new(&be));
     assert_true(kd_json_len(cases) > 100);
-    for (int64_t i = 0; i < kd_json_len(cases); i++)
+    for (int64_t i = 0; i < kd_json_len(cases); i += CASE_STEP)
         check_case(be, kd_json_at(cases, i), i);
     kd_json_free(j);
-    assert_int_equal(ref_backend_free(be), 0);
-}
-
-/* The same search where the backend is not host memory: rows travel both ways. */
-static void equals_on_a_device(void **state)
-{
-    struct kd_backend *be = NULL;
-    struct kd_json *j = golden();
-    const struct kd_json *cases = kd_json_get(j, "cases");
-
-    (void)state;
-    ok(ref_backend_new(&be));
-    be->device = KD_CUDA;
-    for (int64_t i = 45; i < kd_json_len(cases); i++)
-        check_case(be, kd_json_at(cases, i), i);
-    kd_json_free(j);
-    be->device = KD_CPU;
-    assert_int_equal(ref_backend_free(be), 0);
+    close_backend(be);
 }
 
 static struct kd_generation plain(void)
@@ -136,6 +170,83 @@ static struct kd_generation plain(void)
         .n_eos = 1,
         .seed = 5,
     };
+}
+
+/* transformers' chain, one processor after the other, on one row. */
+static void chain(const struct kd_generation *g, const int32_t *ids, int64_t len,
+                  float *x, int64_t vocab)
+{
+    int64_t n = g->no_repeat_ngram_size;
+
+    for (int64_t v = 0; v < vocab; v++) {
+        bool held = false;
+
+        for (int64_t i = 0; i < len; i++)
+            held = held || ids[i] == v;
+        if (held)
+            x[v] = x[v] < 0 ? x[v] * (float)g->repetition_penalty
+                            : x[v] / (float)g->repetition_penalty;
+    }
+    for (int64_t i = 0; n > 0 && i + n <= len; i++)
+        if (memcmp(ids + i, ids + len - (n - 1), (size_t)(n - 1) * sizeof *ids) == 0)
+            x[ids[i + n - 1]] = -INFINITY;
+    for (int i = 0; i < g->n_suppress; i++)
+        x[g->suppress[i]] = -INFINITY;
+    for (int i = 0; len < g->min_length && i < g->n_eos; i++)
+        x[g->eos_ids[i]] = -INFINITY;
+}
+
+/* Edits of one step: no entry twice, and the scores of the chain. */
+static void check_edits(struct kd_backend *be, const struct kd_generation *g,
+                        struct kd_process *p, const int32_t *ids, int64_t len)
+{
+    enum { ROWS = 3, V = 13, STRIDE = 40 };
+    struct kd_score_edit list[ROWS * STRIDE + 8];
+    struct kd_score_edits e;
+    float x[ROWS * V], want[ROWS * V];
+    int named[ROWS * V] = {0};
+
+    for (int i = 0; i < ROWS * V; i++)
+        x[i] = want[i] =
+            (float)kd_rng_normal(1, KD_RNG_TEST, (uint64_t)len, (uint64_t)i);
+    kd_process_list(p, g, ROWS, STRIDE, ids, len, list);
+    e = p->edits;
+    e.list = list;
+    assert_in_range(e.n, 0, kd_process_most(g, ROWS));
+    for (int64_t i = 0; i < e.n; i++)
+        for (int r = 0; r < ROWS; r++)
+            if (list[i].row < 0 || list[i].row == r)
+                assert_int_equal(named[r * V + list[i].token]++, 0);
+    for (int r = 0; r < ROWS; r++)
+        chain(g, ids + r * STRIDE, len, want + r * V, V);
+    ok(be->ops->edit_scores(be, x, ROWS, V, &e));
+    assert_memory_equal(x, want, sizeof x);
+}
+
+static void edits_are_the_chain(void **state)
+{
+    struct kd_backend *be = open_backend();
+    int32_t ids[3 * 40], bad[] = {4, 9, 4};
+
+    (void)state;
+    for (int i = 0; i < 3 * 40; i++)
+        ids[i] = (int32_t)(kd_rng_u64(2, KD_RNG_TEST, 0, (uint64_t)i) % 9);
+    for (int i = 0; i < 16; i++) {
+        struct kd_generation g = plain();
+        struct kd_process p = {0};
+
+        g.max_length = 40;
+        g.repetition_penalty = i & 1 ? 1.5 : 1.0;
+        g.no_repeat_ngram_size = i >> 1 & 3;
+        g.suppress = i & 8 ? bad : NULL;
+        g.n_suppress = i & 8 ? 3 : 0;
+        g.min_length = 20;
+        ok(kd_process_open(13, &p));
+        for (int64_t len = 1; len < 39; len++)
+            check_edits(be, &g, &p, ids, len);
+        kd_process_close(&p);
+    }
+    close_backend(be);
 }
 
 /* Rows of sources 0..n-1 in one batch and one by one. */
@@ -169,11 +280,10 @@ static void check_alone(struct kd_backend *be, const struct kd_generation *g)
 
 static void batch_does_not_matter(void **state)
 {
-    struct kd_backend *be = NULL;
+    struct kd_backend *be = open_backend();
     struct kd_generation g = plain();
 
     (void)state;
-    ok(ref_backend_new(&be));
     check_alone(be, &g);
     g.do_sample = true;
     g.num_return_sequences = 3;
@@ -184,8 +294,48 @@ static void batch_does_not_matter(void **state)
         g.early_stopping = (enum kd_early_stopping)stop;
         check_alone(be, &g);
     }
-    assert_int_equal(ref_backend_free(be), 0);
+    close_backend(be);
 }
+
+#ifdef DECODE_ON_DEVICE
+/* The same ids on the CPU and on the device, draw by draw. */
+static void samples_as_the_cpu(void **state)
+{
+    static const struct {
+        int64_t top_k;
+        double top_p, temperature;
+    } settings[] = {{0, 1.0, 1.0}, {0, 0.8, 1.4}, {6, 1.0, 1.0}, {9, 0.7, 0.6}};
+    struct kd_backend *be = open_backend(), *cpu = NULL;
+    int64_t sources[] = {3, 8, 21};
+
+    (void)state;
+    ok(kd_backend_cpu(1, &cpu));
+    for (int i = 0; i < 4; i++) {
+        struct kd_generation g = plain();
+        struct kd_generated got, want;
+        int64_t n;
+
+        g.do_sample = true;
+        g.num_return_sequences = 2;
+        g.repetition_penalty = i % 2 ? 1.3 : 1.0;
+        g.top_k = settings[i].top_k;
+        g.top_p = settings[i].top_p;
+        g.temperature = settings[i].temperature;
+        search(cpu, &g, 37, 0.0, sources, 3, &want);
+        search(be, &g, 37, 0.0, sources, 3, &got);
+        n = want.offsets[want.n];
+        assert_memory_equal(got.offsets, want.offsets,
+                            (size_t)(want.n + 1) * sizeof *got.offsets);
+        assert_memory_equal(got.ids, want.ids, (size_t)n * sizeof *got.ids);
+        for (int64_t r = 0; r < want.n; r++)
+            assert_true(fabs(got.scores[r] - want.scores[r]) <= 1e-12 * (double)n);
+        kd_generated_free(&got);
+        kd_generated_free(&want);
+    }
+    kd_backend_free(cpu);
+    close_backend(be);
+}
+#endif
 
 /* Relative frequencies of the first token over many examples. */
 static void check_warp(struct kd_backend *be, const struct kd_json *w)
@@ -209,7 +359,7 @@ static void check_warp(struct kd_backend *be, const struct kd_json *w)
         sources[i] = kd_json_int(w, "source", -1);
         example[i] = i;
     }
-    ok(table_lm_new(sources, N, V, 0.0, &lm));
+    ok(table_lm_new(be, sources, N, V, 0.0, &lm));
     stepper.arg = lm;
     ok(kd_generate_steps(be, &stepper, &g, N, example, &out));
     for (int64_t i = 0; i < N; i++) {
@@ -234,17 +384,16 @@ static void check_warp(struct kd_backend *be, const struct kd_json *w)
 
 static void samples_the_warped_distribution(void **state)
 {
-    struct kd_backend *be = NULL;
+    struct kd_backend *be = open_backend();
     struct kd_json *j = golden();
     const struct kd_json *warps = kd_json_get(j, "warps");
 
     (void)state;
-    ok(ref_backend_new(&be));
     assert_int_equal(kd_json_len(warps), 5);
     for (int64_t i = 0; i < 5; i++)
         check_warp(be, kd_json_at(warps, i));
     kd_json_free(j);
-    assert_int_equal(ref_backend_free(be), 0);
+    close_backend(be);
 }
 
 /* Settings of a model directory given as text; POSITIONS of the model. */
@@ -330,14 +479,26 @@ static void contradictions_are_named(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
+    const struct CMUnitTest all[] = {
         cmocka_unit_test(equals_transformers),
-        cmocka_unit_test(equals_on_a_device),
+        cmocka_unit_test(edits_are_the_chain),
         cmocka_unit_test(batch_does_not_matter),
         cmocka_unit_test(samples_the_warped_distribution),
         cmocka_unit_test(defaults_follow_the_files),
         cmocka_unit_test(contradictions_are_named),
     };
+#ifdef DECODE_ON_DEVICE
+    const struct CMUnitTest device[] = {
+        all[0],
+        cmocka_unit_test(samples_as_the_cpu),
+    };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    if (kd_cuda_devices() == 0) {
+        printf("skipped: no device (%s)\n", kd_backend_cuda_library());
+        return 77;
+    }
+    return cmocka_run_group_tests(device, NULL, NULL);
+#else
+    return cmocka_run_group_tests(all, NULL, NULL);
+#endif
 }

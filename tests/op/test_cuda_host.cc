@@ -53,6 +53,12 @@ __global__ void reverse(int *out, bool barrier)
     out[i] = line[THREADS - 1 - i];
 }
 
+/* OUT[1 + i] = OUT[0] + i */
+__global__ void count_from(int *out)
+{
+    out[1 + threadIdx.x] = out[0] + (int)threadIdx.x;
+}
+
 int wrong(const int *out)
 {
     int n = 0;
@@ -340,11 +346,77 @@ void types_and_masks(void **)
     }
 }
 
+/* Captured work runs at each launch of its graph, with what memory holds then. */
+void graphs_repeat(void **)
+{
+    for (int index = 0; index < DEVICES; index++) {
+        device d(index);
+        cudaGraph_t graph = nullptr;
+        cudaGraphExec_t exec = nullptr;
+
+        assert_int_equal(cudaMemsetAsync(d.out, 0, 64 * sizeof *d.out, d.stream),
+                         cudaSuccess);
+        assert_int_equal(
+            cudaStreamBeginCapture(d.stream, cudaStreamCaptureModeThreadLocal),
+            cudaSuccess);
+        KD_LAUNCH(count_from, 1, 32, 0, d.stream, d.out);
+        assert_int_equal(cudaMemcpyAsync(d.out + 40, d.out + 8, sizeof *d.out,
+                                         cudaMemcpyDeviceToDevice, d.stream),
+                         cudaSuccess);
+        assert_int_equal(cudaStreamEndCapture(d.stream, &graph), cudaSuccess);
+        assert_int_equal(cudaGraphInstantiate(&exec, graph, 0), cudaSuccess);
+        assert_int_equal(cudaGraphDestroy(graph), cudaSuccess);
+        assert_int_equal(d.out[8], 0); /* nothing has run */
+        for (int first = 100; first < 300; first += 100) {
+            assert_int_equal(cudaMemcpyAsync(d.out, &first, sizeof first,
+                                             cudaMemcpyHostToDevice, d.stream),
+                             cudaSuccess);
+            assert_int_equal(cudaGraphLaunch(exec, d.stream), cudaSuccess);
+            assert_int_equal(d.out[8], first + 7);
+            assert_int_equal(d.out[40], first + 7);
+        }
+        assert_int_equal(cudaGraphExecDestroy(exec), cudaSuccess);
+    }
+}
+
+/* What a graph cannot hold is refused, and the capture is lost. */
+void graphs_refuse(void **)
+{
+    for (int what = 0; what < 4; what++) {
+        device d(0);
+        cudaGraph_t graph = nullptr;
+        void *p = nullptr;
+        int host = 0;
+        cudaError_t error = cudaSuccess;
+
+        assert_int_equal(
+            cudaStreamBeginCapture(d.stream, cudaStreamCaptureModeThreadLocal),
+            cudaSuccess);
+        if (what == 0)
+            error = cudaMalloc(&p, 8);
+        else if (what == 1)
+            error = cudaStreamSynchronize(d.stream);
+        else if (what == 2)
+            error = cudaMemcpyAsync(&host, d.out, sizeof host, cudaMemcpyDeviceToHost,
+                                    d.stream);
+        else
+            error = cudaMemcpyAsync(d.out, &host, sizeof host, cudaMemcpyHostToDevice,
+                                    d.stream);
+        assert_int_equal(error, cudaErrorStreamCaptureUnsupported);
+        assert_int_equal(cudaStreamEndCapture(d.stream, &graph),
+                         cudaErrorStreamCaptureInvalidated);
+        assert_null(graph);
+        (void)cudaGetLastError();
+    }
+}
+
 } // namespace
 
 int main()
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(graphs_repeat),
+        cmocka_unit_test(graphs_refuse),
         cmocka_unit_test(barriers),
         cmocka_unit_test(short_forms),
         cmocka_unit_test(orders_show_races),

@@ -429,13 +429,13 @@ static double want_cached(const struct kd_attention_cached *a, int64_t r, int64_
     int64_t hd = a->head_dim, hk = h * a->n_kv_heads / a->n_heads;
     double sum = 0.0, out = 0.0;
 
-    for (int64_t t = 0; t < a->len; t++) {
+    for (int64_t t = 0; t <= *a->step; t++) {
         int64_t slot = a->slots[r * a->slots_ld + t];
         double dot = 0.0, e;
 
         for (int64_t i = 0; i < hd; i++)
             dot += at(a->q, r, h * hd + i) * at(a->k, slot, hk * hd + i);
-        e = exp(dot * (double)a->scale + bias_of(&a->bias, t - (a->len - 1), h));
+        e = exp(dot * (double)a->scale + bias_of(&a->bias, t - (*a->step), h));
         sum += e;
         out += e * at(a->v, slot, hk * hd + c);
     }
@@ -444,21 +444,31 @@ static double want_cached(const struct kd_attention_cached *a, int64_t r, int64_
 
 static void check_cached(struct cache_setting s)
 {
-    int64_t wq = s.n_heads * s.hd, wk = s.n_kv_heads * s.hd, ld = s.len + 9;
+    int64_t wq = s.n_heads * s.hd, wk = s.n_kv_heads * s.hd, ld = s.len + 9,
+            old = s.slots - s.rows;
+    float *k0 = ot_normal(s.slots * wk, 1.0), *v0 = ot_normal(s.slots * wk, 1.0),
+          *k = ot_nan(s.slots * wk), *v = ot_nan(s.slots * wk);
+    int32_t *slots = ot_ids(s.rows * ld, old), *step = ot_ids(1, 1);
     struct kd_attention_cached a = {
         .q = window(ot_normal(s.rows * wq, 1.0), s.rows, wq, 0, wq),
         .out = window(ot_nan(s.rows * wq), s.rows, wq, 0, wq),
-        .k = window(ot_normal(s.slots * wk, 1.0), s.slots, wk, 0, wk),
-        .v = window(ot_normal(s.slots * wk, 1.0), s.slots, wk, 0, wk),
-        .slots = ot_ids(s.rows * ld, s.slots),
+        .k_new = window(ot_normal(s.rows * wk, 1.0), s.rows, wk, 0, wk),
+        .v_new = window(ot_normal(s.rows * wk, 1.0), s.rows, wk, 0, wk),
+        .k = window(k, s.slots, wk, 0, wk),
+        .v = window(v, s.slots, wk, 0, wk),
+        .slots = slots,
         .slots_ld = ld,
-        .len = s.len,
+        .step = step,
+        .max_len = s.len + 3,
         .n_heads = s.n_heads,
         .n_kv_heads = s.n_kv_heads,
         .head_dim = s.hd,
         .scale = 0.2f,
     };
 
+    *step = s.len - 1;
+    for (int r = 0; r < s.rows; r++)
+        slots[r * ld + s.len - 1] = (int32_t)(old + (r + 1) % s.rows);
     if (s.biased)
         a.bias = (struct kd_distance_bias){
             kd_tensor2(ot_normal((s.len + 3) * s.n_heads, 1.0), KD_F32, s.len + 3,
@@ -467,10 +477,22 @@ static void check_cached(struct cache_setting s)
 
     OT_EACH_BACKEND(be)
     {
+        memcpy(k, k0, (size_t)(s.slots * wk) * sizeof *k);
+        memcpy(v, v0, (size_t)(s.slots * wk) * sizeof *v);
         assert_int_equal(be->ops->attention_cached(be, &a), 0);
         ot_same(a.out.data);
+        ot_same(k);
+        ot_same(v);
     }
+    assert_memory_equal(k, k0, (size_t)(old * wk) * sizeof *k);
+    assert_memory_equal(v, v0, (size_t)(old * wk) * sizeof *v);
     for (int64_t r = 0; r < s.rows; r++) {
+        int64_t slot = old + (r + 1) % s.rows;
+
+        for (int64_t c = 0; c < wk; c++) {
+            assert_true(at(a.k, slot, c) == at(a.k_new, r, c));
+            assert_true(at(a.v, slot, c) == at(a.v_new, r, c));
+        }
         for (int64_t c = 0; c < wq; c++)
             ot_near(at(a.out, r, c), want_cached(&a, r, c / s.hd, c % s.hd), 2e-6, 1.0,
                     "cached", c);
@@ -484,7 +506,7 @@ static void over_a_cache(void **state)
     check_cached((struct cache_setting){3, 1, 5, 2, 2, 64, false});
     check_cached((struct cache_setting){2, 200, 300, 2, 1, 128, false});
     check_cached((struct cache_setting){5, 65, 90, 3, 3, 8, false});
-    check_cached((struct cache_setting){1030, 66, 70, 4, 4, 16, false});
+    check_cached((struct cache_setting){1030, 66, 1100, 4, 4, 16, false});
     check_cached((struct cache_setting){5, 65, 90, 3, 3, 64, true});
     check_cached((struct cache_setting){9, 130, 200, 4, 2, 40, true});
 }

@@ -310,7 +310,7 @@ static void check_topk(float *x, int64_t rows, int64_t cols, int64_t k)
 
     OT_EACH_BACKEND(be)
     {
-        assert_int_equal(be->ops->topk(be, x, rows, cols, k, values, columns), 0);
+        assert_int_equal(be->ops->topk(be, x, NULL, rows, cols, k, values, columns), 0);
         ot_same(values);
         ot_same(columns);
     }
@@ -364,7 +364,7 @@ static void largest_of_nan(void **state)
         x[i] = i % 3 ? NAN : x[i];
     OT_EACH_BACKEND(be)
     {
-        assert_int_equal(be->ops->topk(be, x, 1, COLS, K, values, columns), 0);
+        assert_int_equal(be->ops->topk(be, x, NULL, 1, COLS, K, values, columns), 0);
         ot_same(values);
         ot_same(columns);
     }

@@ -49,6 +49,69 @@ static void memory(void **state)
     free(host);
 }
 
+/* Double X[n] as a piece of recorded work; whether the backend repeated it. */
+static bool twice(struct kd_backend *be, float *x, int64_t n, bool ok)
+{
+    const struct kd_graph_key key = {.word = {(uintptr_t)x, 7}};
+    bool done;
+
+    assert_int_equal(be->ops->graph_begin(be, &key, &done), 0);
+    if (done)
+        return true;
+    assert_int_equal(be->ops->scale(be, 2.0f, kd_tensor1(x, KD_F32, n)), 0);
+    assert_int_equal(be->ops->graph_end(be, ok), 0);
+    return false;
+}
+
+/* The first time as it comes, the second time recorded, then repeated; anew when
+ * scratch memory has moved, after a failure, and when told to forget. */
+static void recorded_work(void **state)
+{
+    enum { N = 1000, ROWS = 600, K = 40 };
+    static const char *const events = "..rr g.rr d..r";
+    struct kd_backend *be = ot_inner(0);
+    bool cuda = be->device == KD_CUDA;
+    float want = 1.0f, got[N], *x;
+    char *large;
+    void *p;
+
+    (void)state;
+    assert_int_equal(be->ops->alloc(be, sizeof got, &p), 0);
+    x = p;
+    assert_int_equal(be->ops->alloc(be, ROWS * (N + 2 * K) * sizeof *x, &p), 0);
+    large = p;
+    assert_int_equal(be->ops->zero(be, large, ROWS * (N + 2 * K) * sizeof *x), 0);
+    for (int i = 0; i < N; i++)
+        got[i] = want;
+    assert_int_equal(be->ops->upload(be, x, got, sizeof got), 0);
+    for (const char *e = events; *e; e++) {
+        float *values = (float *)(void *)large + ROWS * N;
+
+        if (*e == 'g')
+            assert_int_equal(be->ops->topk(be, (void *)large, NULL, ROWS, N, K, values,
+                                           (void *)(values + ROWS * K)),
+                             0);
+        if (*e == 'd')
+            be->ops->graph_drop(be);
+        if (*e != '.' && *e != 'r')
+            continue;
+        assert_int_equal(twice(be, x, N, true), cuda && *e == 'r');
+        want *= 2.0f;
+        assert_int_equal(be->ops->download(be, got, x, sizeof got), 0);
+        for (int i = 0; i < N; i++)
+            assert_true(got[i] == want);
+    }
+    be->ops->graph_drop(be);
+    (void)twice(be, x, N, true);
+    (void)twice(be, x, N, false); /* recorded and thrown away */
+    assert_false(twice(be, x, N, true));
+    assert_int_equal(twice(be, x, N, true), cuda);
+    assert_int_equal(be->ops->download(be, got, x, sizeof got), 0);
+    assert_true(got[N - 1] == want * (cuda ? 8.0f : 16.0f));
+    be->ops->free(be, x);
+    be->ops->free(be, large);
+}
+
 static void out_of_memory_is_an_error(void **state)
 {
     void *p = &p;
@@ -108,6 +171,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(table_is_full, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(memory, ot_setup, ot_teardown),
+        cmocka_unit_test_setup_teardown(recorded_work, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(out_of_memory_is_an_error, ot_setup,
                                         ot_teardown),
         cmocka_unit_test(half_formats),

@@ -33,6 +33,7 @@ struct guard {
     struct kd_backend *inner;
     char *region;
     size_t used, given, peak;
+    bool recording;     /* between graph_begin and graph_end */
     struct part *parts; /* what was given out */
     int64_t n_parts, cap_parts;
 };
@@ -160,10 +161,18 @@ static void guard_free(struct kd_backend *be, void *p)
         abort(); /* not ours, or freed before */
 }
 
+static int check_not_recording(struct kd_backend *be, const char *slot)
+{
+    if (guard_of(be)->recording)
+        return KD_FAIL(KD_EINTERNAL, "%s: a graph is being recorded", slot);
+    return KD_OK;
+}
+
 static int guard_upload(struct kd_backend *be, void *dst, const void *src, size_t bytes)
 {
     if (bytes && is_ours(guard_of(be), src))
         return KD_FAIL(KD_EINTERNAL, "upload: the source is not host memory");
+    KD_TRY(check_not_recording(be, "upload"));
     RUN(upload, (inner, dst, src, bytes), dst);
 }
 
@@ -172,6 +181,7 @@ static int guard_download(struct kd_backend *be, void *dst, const void *src,
 {
     if (bytes && is_ours(guard_of(be), dst))
         return KD_FAIL(KD_EINTERNAL, "download: the target is not host memory");
+    KD_TRY(check_not_recording(be, "download"));
     RUN(download, (inner, dst, src, bytes), src);
 }
 
@@ -187,6 +197,7 @@ static int guard_zero(struct kd_backend *be, void *dst, size_t bytes)
 
 static int guard_sync(struct kd_backend *be)
 {
+    KD_TRY(check_not_recording(be, "sync"));
     return guard_of(be)->inner->ops->sync(guard_of(be)->inner);
 }
 
@@ -208,6 +219,36 @@ static int guard_mem_info(struct kd_backend *be, size_t *free_bytes,
     return KD_OK;
 }
 
+/* Nothing is recorded; but between the two, calls may not do what recorded ones could
+ * not (see check_not_recording). */
+static int guard_graph_begin(struct kd_backend *be, const struct kd_graph_key *key,
+                             bool *done)
+{
+    struct guard *g = guard_of(be);
+
+    (void)key;
+    *done = false;
+    if (g->recording)
+        return KD_FAIL(KD_EINTERNAL, "graph_begin: one is open");
+    g->recording = true;
+    return KD_OK;
+}
+
+static int guard_graph_end(struct kd_backend *be, bool ok)
+{
+    struct guard *g = guard_of(be);
+
+    if (!g->recording && ok)
+        return KD_FAIL(KD_EINTERNAL, "graph_end: none is open");
+    g->recording = false;
+    return KD_OK;
+}
+
+static void guard_graph_drop(struct kd_backend *be)
+{
+    guard_of(be)->recording = false;
+}
+
 /* ---- products and attention ---- */
 
 static int guard_gemm(struct kd_backend *be, const struct kd_gemm *g)
@@ -220,6 +261,11 @@ static int guard_col_sum(struct kd_backend *be, struct kd_mat x, float *out, boo
     RUN(col_sum, (inner, x, out, acc), x.data, out);
 }
 
+static int read_back(struct kd_backend *be, void *dst, const void *src, size_t bytes)
+{
+    RUN(download, (inner, dst, src, bytes), src);
+}
+
 /* The offsets of both sides are the same. */
 static int check_seqs(struct kd_backend *be, const struct kd_seqs *s)
 {
@@ -230,7 +276,7 @@ static int check_seqs(struct kd_backend *be, const struct kd_seqs *s)
 
     KD_TRY(kd_calloc(s->n + 1, sizeof *copy, &copy));
     KD_GO(is_ours(g, s->offsets_dev.data)
-              ? guard_download(be, copy, s->offsets_dev.data, bytes)
+              ? read_back(be, copy, s->offsets_dev.data, bytes)
               : KD_FAIL(KD_EINTERNAL, "attention: offsets_dev is host memory"));
     if (memcmp(copy, s->offsets, bytes) != 0 || s->offsets[s->n] != s->n_rows)
         rc = KD_FAIL(KD_EINTERNAL, "attention: offsets_dev are not the offsets");
@@ -262,7 +308,12 @@ static int guard_attention_cached(struct kd_backend *be,
                                   const struct kd_attention_cached *a)
 {
     RUN(attention_cached, (inner, a), a->q.data, a->k.data, a->v.data, a->out.data,
-        a->slots, a->bias.table.data);
+        a->k_new.data, a->v_new.data, a->slots, a->step, a->bias.table.data);
+}
+
+static int guard_advance_slots(struct kd_backend *be, const struct kd_slot_step *s)
+{
+    RUN(advance_slots, (inner, s), s->slots, s->parents, s->step);
 }
 
 /* ---- pointwise ---- */
@@ -365,10 +416,31 @@ static int guard_log_softmax(struct kd_backend *be, float *x, int64_t rows,
     RUN(log_softmax, (inner, x, rows, cols), x);
 }
 
-static int guard_topk(struct kd_backend *be, const float *x, int64_t rows, int64_t cols,
-                      int64_t k, float *values, int32_t *columns)
+static int guard_log_sum(struct kd_backend *be, const float *x, int64_t rows,
+                         int64_t cols, float *sums)
 {
-    RUN(topk, (inner, x, rows, cols, k, values, columns), x, values, columns);
+    RUN(log_sum, (inner, x, rows, cols, sums), x, sums);
+}
+
+static int guard_topk(struct kd_backend *be, const float *x, const float *sums,
+                      int64_t rows, int64_t cols, int64_t k, float *values,
+                      int32_t *columns)
+{
+    RUN(topk, (inner, x, sums, rows, cols, k, values, columns), x, sums, values,
+        columns);
+}
+
+/* ---- generation ---- */
+
+static int guard_edit_scores(struct kd_backend *be, float *x, int64_t rows,
+                             int64_t cols, const struct kd_score_edits *e)
+{
+    RUN(edit_scores, (inner, x, rows, cols, e), x, e->forced < 0 ? e->list : NULL);
+}
+
+static int guard_sample(struct kd_backend *be, const struct kd_sample *s)
+{
+    RUN(sample, (inner, s), s->x, s->u, s->log_probs, s->tokens);
 }
 
 /* ---- losses and the optimiser ---- */
@@ -419,11 +491,15 @@ static const struct kd_backend_ops ops = {
     .sync = guard_sync,
     .stream = guard_stream,
     .mem_info = guard_mem_info,
+    .graph_begin = guard_graph_begin,
+    .graph_end = guard_graph_end,
+    .graph_drop = guard_graph_drop,
     .gemm = guard_gemm,
     .col_sum = guard_col_sum,
     .attention = guard_attention,
     .attention_back = guard_attention_back,
     .attention_cached = guard_attention_cached,
+    .advance_slots = guard_advance_slots,
     .add = guard_add,
     .axpy = guard_axpy,
     .scale = guard_scale,
@@ -438,7 +514,10 @@ static const struct kd_backend_ops ops = {
     .gather_rows = guard_gather_rows,
     .scatter_add_rows = guard_scatter_add_rows,
     .log_softmax = guard_log_softmax,
+    .log_sum = guard_log_sum,
     .topk = guard_topk,
+    .edit_scores = guard_edit_scores,
+    .sample = guard_sample,
     .vocab_loss = guard_vocab_loss,
     .mse_rows = guard_mse_rows,
     .adamw = guard_adamw,

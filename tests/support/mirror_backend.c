@@ -5,34 +5,12 @@
  * A region that is asked for as bfloat16 has a second copy, its shadow, in which
  * element i stands for float i; only what the call has changed there is written back,
  * so that guards and neighbours keep their bits. */
-#include "mirror_backend.h"
+#include "mirror_impl.h"
 
 #include "kdhpc/base/mem.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-enum { MOST_REGIONS = 24 };
-
-struct mirror {
-    struct kd_backend base;
-    struct kd_backend *inner;
-    enum mirror_type type;
-    struct mirror_memory *memory;
-};
-
-struct touched {
-    const struct mirror_region *region;
-    void *dev;
-    void *shadow;     /* on the device, or NULL */
-    uint16_t *before; /* what the shadow was, [bytes / 4] */
-};
-
-struct call {
-    struct mirror *m;
-    struct touched t[MOST_REGIONS];
-    int n, rc;
-};
 
 static struct call begin(struct kd_backend *be)
 {
@@ -355,21 +333,6 @@ static int mirror_attention_back(struct kd_backend *be, const struct kd_attentio
     return FORWARD(c, attention_back, &x, dout, dq, dk, dv, dbias);
 }
 
-static int mirror_attention_cached(struct kd_backend *be,
-                                   const struct kd_attention_cached *a)
-{
-    struct call c = begin(be);
-    struct kd_attention_cached x = *a;
-
-    x.q = mat(&c, a->q);
-    x.k = mat(&c, a->k);
-    x.v = mat(&c, a->v);
-    x.out = mat(&c, a->out);
-    x.slots = plain(&c, a->slots);
-    x.bias.table = plain_tensor(&c, a->bias.table);
-    return FORWARD(c, attention_cached, &x);
-}
-
 static int mirror_add(struct kd_backend *be, struct kd_tensor x, struct kd_tensor y,
                       struct kd_tensor out)
 {
@@ -541,26 +504,6 @@ static int mirror_scatter_add_rows(struct kd_backend *be, struct kd_tensor dx,
     return FORWARD(c, scatter_add_rows, dx, ids, skip_id, scale, table, table_rows);
 }
 
-static int mirror_log_softmax(struct kd_backend *be, float *x, int64_t rows,
-                              int64_t cols)
-{
-    struct call c = begin(be);
-
-    x = plain(&c, x);
-    return FORWARD(c, log_softmax, x, rows, cols);
-}
-
-static int mirror_topk(struct kd_backend *be, const float *x, int64_t rows,
-                       int64_t cols, int64_t k, float *values, int32_t *columns)
-{
-    struct call c = begin(be);
-
-    x = plain(&c, x);
-    values = plain(&c, values);
-    columns = plain(&c, columns);
-    return FORWARD(c, topk, x, rows, cols, k, values, columns);
-}
-
 static int mirror_vocab_loss(struct kd_backend *be, const struct kd_vocab_loss *l)
 {
     struct call c = begin(be);
@@ -632,6 +575,26 @@ static int mirror_sum_sq(struct kd_backend *be, const struct kd_span *spans,
     return rc;
 }
 
+struct call mirror_begin(struct kd_backend *be)
+{
+    return begin(be);
+}
+
+void *mirror_plain(struct call *c, const void *p)
+{
+    return plain(c, p);
+}
+
+struct kd_mat mirror_mat(struct call *c, struct kd_mat m)
+{
+    return mat(c, m);
+}
+
+int mirror_back(struct call *c, int rc)
+{
+    return back(c, rc);
+}
+
 static void mirror_destroy(struct kd_backend *be)
 {
     struct mirror *m = be->impl;
@@ -652,11 +615,15 @@ static const struct kd_backend_ops mirror_ops = {
     .sync = mirror_sync,
     .stream = mirror_stream,
     .mem_info = mirror_mem_info,
+    .graph_begin = mirror_graph_begin,
+    .graph_end = mirror_graph_end,
+    .graph_drop = mirror_graph_drop,
     .gemm = mirror_gemm,
     .col_sum = mirror_col_sum,
     .attention = mirror_attention,
     .attention_back = mirror_attention_back,
     .attention_cached = mirror_attention_cached,
+    .advance_slots = mirror_advance_slots,
     .add = mirror_add,
     .axpy = mirror_axpy,
     .scale = mirror_scale,
@@ -671,7 +638,10 @@ static const struct kd_backend_ops mirror_ops = {
     .gather_rows = mirror_gather_rows,
     .scatter_add_rows = mirror_scatter_add_rows,
     .log_softmax = mirror_log_softmax,
+    .log_sum = mirror_log_sum,
     .topk = mirror_topk,
+    .edit_scores = mirror_edit_scores,
+    .sample = mirror_sample,
     .vocab_loss = mirror_vocab_loss,
     .mse_rows = mirror_mse_rows,
     .adamw = mirror_adamw,

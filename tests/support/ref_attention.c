@@ -189,22 +189,22 @@ int ref_attention_back(struct kd_backend *be, const struct kd_attention *a,
 static void cached_head(const struct kd_attention_cached *a, int64_t r, int64_t h,
                         double *p)
 {
-    int64_t hd = a->head_dim, kv = h * a->n_kv_heads / a->n_heads;
+    int64_t len = *a->step + 1, hd = a->head_dim, kv = h * a->n_kv_heads / a->n_heads;
     const int32_t *slots = a->slots + r * a->slots_ld;
     double max = -INFINITY, sum = 0.0;
 
-    for (int64_t t = 0; t < a->len; t++) {
+    for (int64_t t = 0; t < len; t++) {
         p[t] = (double)a->scale *
                    dot(vec(&a->q, r, h, hd), vec(&a->k, slots[t], kv, hd), hd) +
-               bias_at(&a->bias, t - (a->len - 1), a->n_heads, h);
+               bias_at(&a->bias, t - (len - 1), a->n_heads, h);
         max = fmax(max, p[t]);
     }
-    for (int64_t t = 0; t < a->len; t++)
+    for (int64_t t = 0; t < len; t++)
         sum += exp(p[t] - max);
     for (int64_t c = 0; c < hd; c++) {
         double x = 0.0;
 
-        for (int64_t t = 0; t < a->len; t++)
+        for (int64_t t = 0; t < len; t++)
             x += exp(p[t] - max) / sum * vec(&a->v, slots[t], kv, hd)[c];
         out_vec(&a->out, r, h, hd)[c] = (float)x;
     }
@@ -212,12 +212,19 @@ static void cached_head(const struct kd_attention_cached *a, int64_t r, int64_t 
 
 int ref_attention_cached(struct kd_backend *be, const struct kd_attention_cached *a)
 {
-    double *p = malloc(sizeof(double) * (size_t)(a->len + 1));
+    int64_t wk = a->n_kv_heads * a->head_dim;
+    double *p = malloc(sizeof(double) * (size_t)(*a->step + 1));
 
     (void)be;
     if (!p)
         return KD_FAIL(KD_ENOMEM, "reference attention: no memory");
     for (int64_t r = 0; r < a->q.rows; r++) {
+        int64_t slot = a->slots[r * a->slots_ld + *a->step];
+
+        for (int64_t c = 0; c < wk; c++) {
+            out_vec(&a->k, slot, 0, 0)[c] = vec(&a->k_new, r, 0, 0)[c];
+            out_vec(&a->v, slot, 0, 0)[c] = vec(&a->v_new, r, 0, 0)[c];
+        }
         for (int64_t h = 0; h < a->n_heads; h++)
             cached_head(a, r, h, p);
     }

@@ -332,6 +332,27 @@ static int ref_cast(struct kd_backend *be, struct kd_tensor src, struct kd_tenso
     return KD_OK;
 }
 
+static int ref_graph_begin(struct kd_backend *be, const struct kd_graph_key *key,
+                           bool *done)
+{
+    (void)be;
+    (void)key;
+    *done = false;
+    return KD_OK;
+}
+
+static int ref_graph_end(struct kd_backend *be, bool ok)
+{
+    (void)be;
+    (void)ok;
+    return KD_OK;
+}
+
+static void ref_graph_drop(struct kd_backend *be)
+{
+    (void)be;
+}
+
 /* ---- norm ---- */
 
 static int ref_norm(struct kd_backend *be, const struct kd_norm *norm,
@@ -480,12 +501,16 @@ static const struct kd_backend_ops ops = {
     .sync = ref_sync,
     .stream = ref_stream,
     .mem_info = ref_mem_info,
+    .graph_begin = ref_graph_begin,
+    .graph_end = ref_graph_end,
+    .graph_drop = ref_graph_drop,
     .destroy = ref_destroy,
     .gemm = ref_gemm,
     .col_sum = ref_col_sum,
     .attention = ref_attention,
     .attention_back = ref_attention_back,
     .attention_cached = ref_attention_cached,
+    .advance_slots = ref_advance_slots,
     .add = ref_add,
     .axpy = ref_axpy,
     .scale = ref_scale,
@@ -500,7 +525,10 @@ static const struct kd_backend_ops ops = {
     .gather_rows = ref_gather_rows,
     .scatter_add_rows = ref_scatter_add_rows,
     .log_softmax = ref_log_softmax,
+    .log_sum = ref_log_sum,
     .topk = ref_topk,
+    .edit_scores = ref_edit_scores,
+    .sample = ref_sample,
     .vocab_loss = ref_vocab_loss,
     .mse_rows = ref_mse_rows,
     .sum_sq = ref_sum_sq,

@@ -38,7 +38,13 @@ int ref_mse_rows(struct kd_backend *be, struct kd_tensor s, struct kd_tensor t,
                  const float *row_mask, bool normalize, float w, double *rows_out,
                  struct kd_tensor ds, bool acc);
 int ref_log_softmax(struct kd_backend *be, float *x, int64_t rows, int64_t cols);
-int ref_topk(struct kd_backend *be, const float *x, int64_t rows, int64_t cols,
-             int64_t k, float *values, int32_t *columns);
+int ref_log_sum(struct kd_backend *be, const float *x, int64_t rows, int64_t cols,
+                float *sums);
+int ref_topk(struct kd_backend *be, const float *x, const float *sums, int64_t rows,
+             int64_t cols, int64_t k, float *values, int32_t *columns);
+int ref_edit_scores(struct kd_backend *be, float *x, int64_t rows, int64_t cols,
+                    const struct kd_score_edits *e);
+int ref_advance_slots(struct kd_backend *be, const struct kd_slot_step *s);
+int ref_sample(struct kd_backend *be, const struct kd_sample *s);
 
 #endif

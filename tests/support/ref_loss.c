@@ -136,26 +136,3 @@ int ref_log_softmax(struct kd_backend *be, float *x, int64_t rows, int64_t cols)
     }
     return KD_OK;
 }
-
-int ref_topk(struct kd_backend *be, const float *x, int64_t rows, int64_t cols,
-             int64_t k, float *values, int32_t *columns)
-{
-    (void)be;
-    for (int64_t r = 0; r < rows; r++, x += cols) {
-        for (int64_t i = 0; i < k; i++) {
-            int64_t best = -1;
-
-            for (int64_t c = 0; c < cols; c++) {
-                bool taken = false;
-
-                for (int64_t j = 0; j < i; j++)
-                    taken = taken || columns[r * k + j] == c;
-                if (!taken && (best < 0 || x[c] > x[best]))
-                    best = c;
-            }
-            values[r * k + i] = x[best];
-            columns[r * k + i] = (int32_t)best;
-        }
-    }
-    return KD_OK;
-}

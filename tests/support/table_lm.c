@@ -16,15 +16,20 @@ static uint64_t mix(uint64_t x)
     return x ^ (x >> 31);
 }
 
-int table_lm_new(const int64_t *sources, int64_t max_rows, int64_t vocab,
-                 double eos_bias, struct table_lm **out)
+int table_lm_new(struct kd_backend *be, const int64_t *sources, int64_t max_rows,
+                 int64_t vocab, double eos_bias, struct table_lm **out)
 {
     struct table_lm *lm = NULL;
 
     KD_TRY(kd_calloc(1, sizeof *lm, &lm));
     *out = lm;
-    *lm = (struct table_lm){
-        .vocab = vocab, .eos_bias = eos_bias, .sources = sources, .max_rows = max_rows};
+    *lm = (struct table_lm){.be = be,
+                            .vocab = vocab,
+                            .eos_bias = eos_bias,
+                            .sources = sources,
+                            .max_rows = max_rows};
+    KD_TRY(be->ops->alloc(be, (size_t)(max_rows * vocab) * sizeof *lm->logits,
+                          &lm->logits_dev));
     KD_TRY(kd_calloc(max_rows, sizeof *lm->hash, &lm->hash));
     KD_TRY(kd_calloc(max_rows, sizeof *lm->next, &lm->next));
     return kd_calloc(max_rows * vocab, sizeof *lm->logits, &lm->logits);
@@ -35,11 +40,29 @@ void table_lm_free(struct table_lm *lm)
     free(lm->hash);
     free(lm->next);
     free(lm->logits);
+    lm->be->ops->free(lm->be, lm->logits_dev);
+    lm->be->ops->free(lm->be, lm->ride_dev);
     free(lm);
 }
 
+/* What rides along, in backend memory. */
+static int carry(struct table_lm *lm, struct kd_ride *ride)
+{
+    const struct kd_backend_ops *ops = lm->be->ops;
+
+    if (ride->bytes > lm->ride_bytes) {
+        ops->free(lm->be, lm->ride_dev);
+        lm->ride_bytes = 0;
+        KD_TRY(ops->alloc(lm->be, ride->bytes, &lm->ride_dev));
+        lm->ride_bytes = ride->bytes;
+    }
+    ride->dev = lm->ride_dev;
+    return ride->bytes ? ops->upload(lm->be, ride->dev, ride->host, ride->bytes)
+                       : KD_OK;
+}
+
 int table_lm_step(void *arg, int64_t n_rows, const int32_t *parent,
-                  const int32_t *source, const int32_t *tokens,
+                  const int32_t *source, const int32_t *tokens, struct kd_ride *ride,
                   struct kd_tensor *logits)
 {
     struct table_lm *lm = arg;
@@ -70,6 +93,8 @@ int table_lm_step(void *arg, int64_t n_rows, const int32_t *parent,
     swap = lm->hash;
     lm->hash = lm->next;
     lm->next = swap;
-    *logits = kd_tensor2(lm->logits, KD_F32, n_rows, lm->vocab);
-    return KD_OK;
+    *logits = kd_tensor2(lm->logits_dev, KD_F32, n_rows, lm->vocab);
+    KD_TRY(carry(lm, ride));
+    return lm->be->ops->upload(lm->be, lm->logits_dev, lm->logits,
+                               kd_tensor_bytes(logits));
 }

@@ -89,20 +89,30 @@ struct kd_head kd_model_head(struct kd_model *m);
 /** Keys and values of one generation batch. */
 struct kd_decoder;
 
+/** What a caller has go up with a step: BYTES of host memory, a multiple of 8, which
+ * the step copies; they lie at DEV in backend memory, 8-byte aligned, until the next.
+ */
+struct kd_ride {
+    const void *host;
+    size_t bytes;
+    void *dev;
+};
+
 /** Encode the sources and make a cache for up to MAX_ROWS hypotheses of up to MAX_LEN
- * tokens.  CTX needs no tape; the cache lies in its arena until kd_decoder_free, which
- * gives back all that was allocated there since.  Local.  KD_ENOMEM. */
+ * tokens, whose steps have at most RIDE_BYTES riding along.  CTX needs no tape; the
+ * cache lies in its arena until kd_decoder_free, which gives back all that was
+ * allocated there since.  Local.  KD_ENOMEM. */
 int kd_decoder_new(struct kd_ctx *ctx, struct kd_model *m, const struct kd_seqs *src,
                    const int32_t *src_ids_host, int64_t max_rows, int64_t max_len,
-                   struct kd_decoder **out) KD_MUST_CHECK;
+                   size_t ride_bytes, struct kd_decoder **out) KD_MUST_CHECK;
 void kd_decoder_free(struct kd_decoder *d);
 
 /** One step for N_ROWS live hypotheses at the same position.  Row r continues row
  * PARENT[r] of the step before (NULL at the first step), belongs to source SOURCE[r]
- * (non-decreasing), and feeds TOKENS[r]; all host arrays. *LOGITS: [n_rows, V] float32
- * in backend memory, valid until the next step.  Local. */
+ * (non-decreasing), and feeds TOKENS[r]; all host arrays.  RIDE may be NULL.  *LOGITS:
+ * [n_rows, V] float32 in backend memory, valid until the next step.  Local. */
 int kd_decoder_step(struct kd_decoder *d, int64_t n_rows, const int32_t *parent,
-                    const int32_t *source, const int32_t *tokens,
+                    const int32_t *source, const int32_t *tokens, struct kd_ride *ride,
                     struct kd_tensor *logits) KD_MUST_CHECK;
 
 /* ---- students ---- */

@@ -92,15 +92,67 @@ struct kd_attention {
 };
 
 /** Self attention of one new row per hypothesis over cached keys and values.  The key
- * of hypothesis r at time t is row slots[r * slots_ld + t] of the cache, t < len. */
+ * of hypothesis r at time t is row slots[r * slots_ld + t] of the cache, t <= *step;
+ * the new ones are put into the row of *step, which no other hypothesis has. */
 struct kd_attention_cached {
-    struct kd_mat q, out;  /* [n_rows, H hd] */
-    struct kd_mat k, v;    /* [cache rows, Hkv hd] */
-    const int32_t *slots;  /* [n_rows, slots_ld], backend memory */
-    int64_t slots_ld, len; /* every hypothesis of a step has the same length */
+    struct kd_mat q, out;       /* [n_rows, H hd] */
+    struct kd_mat k_new, v_new; /* [n_rows, Hkv hd] */
+    struct kd_mat k, v;         /* [cache rows, Hkv hd] */
+    const int32_t *slots;       /* [n_rows, slots_ld], backend memory */
+    int64_t slots_ld;
+    const int32_t *step; /* [1], backend memory: every hypothesis is as long */
+    int64_t max_len;     /* *step + 1 or more: what launches are sized for */
     int64_t n_heads, n_kv_heads, head_dim;
     float scale;
     struct kd_distance_bias bias; /* of the query at position len - 1 */
+};
+
+/** One step of the table of slots, in place: a row takes over its parent's slots for t
+ * < *step, and slots[r][*step] = *step * stride + r. */
+struct kd_slot_step {
+    int32_t *slots; /* [any, ld] */
+    int64_t ld, n_rows, stride;
+    const int32_t *parents; /* [n_rows], backend memory; not read where *step is 0 */
+    const int32_t *step;    /* [1], backend memory */
+    int64_t max_len;        /* *step + 1 or more */
+};
+
+/** Names a run of calls: two runs with one key make the same calls with the same
+ * arguments, addresses included; only the contents of backend memory differ. */
+struct kd_graph_key {
+    uint64_t word[5];
+};
+
+/** One entry of scores [rows, V]. */
+struct kd_score_edit {
+    int32_t row, token; /* row < 0: of every row */
+};
+
+/** Changes to scores before a token is chosen.  An entry is named once at most. */
+struct kd_score_edits {
+    const struct kd_score_edit *list; /* [n], backend memory */
+    int64_t n_bans, n; /* the first n_bans entries become -inf, the others v = v < 0 ?
+                          v * penalty : v / penalty */
+    float penalty;
+    int32_t forced; /* >= 0: every row is 0 there and -inf elsewhere, the list is not
+                       read; < 0: none */
+};
+
+/** One token drawn from each of n distributions: draw i is from row i / per_row of
+ * scores x, at u[i] in [0, 1), after temperature, then top-k with ties kept (0: all),
+ * then the least likely left out while they are within 1 - top_p together, then lowest
+ * token first among equals.  The distribution is inverted in token order.  Weights are
+ * integers (tensor/sampling.h), so every backend draws the same token from the same
+ * scores.  Where all scores are -inf or NaN, token is 0 and its log-probability -inf.
+ */
+struct kd_sample {
+    const float *x; /* [n / per_row, cols] */
+    int64_t n, per_row, cols;
+    const double *u; /* [n], backend memory */
+    double temperature, top_p;
+    int64_t top_k;
+    double *log_probs; /* [n] */
+    int32_t *tokens;   /* [n] */
 };
 
 struct kd_norm {
@@ -192,6 +244,17 @@ struct kd_backend_ops {
                                                own plane; NULL on the CPU */
     int (*mem_info)(struct kd_backend *be, size_t *free_bytes, size_t *total_bytes);
 
+    /* recorded work.  begin: *done = true says that the backend has repeated what it
+     * recorded under the key, so that the calls are not made; else they are, none of
+     * which may wait, allocate or move host memory once the key has been seen, and then
+     * end, with ok = false if one of them failed.  drop: forget all keys, before memory
+     * goes away that their calls name.  A backend without such a thing never does
+     * anything here. */
+    int (*graph_begin)(struct kd_backend *be, const struct kd_graph_key *key,
+                       bool *done);
+    int (*graph_end)(struct kd_backend *be, bool ok);
+    void (*graph_drop)(struct kd_backend *be);
+
     /* product */
     int (*gemm)(struct kd_backend *be, const struct kd_gemm *g);
     /* out[n] (+)= sum over rows of x[rows, n] */
@@ -204,6 +267,7 @@ struct kd_backend_ops {
                           struct kd_mat dout, struct kd_mat dq, struct kd_mat dk,
                           struct kd_mat dv, float *dbias);
     int (*attention_cached)(struct kd_backend *be, const struct kd_attention_cached *a);
+    int (*advance_slots)(struct kd_backend *be, const struct kd_slot_step *s);
 
     /* pointwise; all tensors of one shape */
     int (*add)(struct kd_backend *be, struct kd_tensor x, struct kd_tensor y,
@@ -256,9 +320,19 @@ struct kd_backend_ops {
                             float *table, int64_t table_rows);
     int (*log_softmax)(struct kd_backend *be, float *x, int64_t rows,
                        int64_t cols); /* in place; float32, as decoding wants it */
-    /* k largest of each row, descending, ties by lowest column */
-    int (*topk)(struct kd_backend *be, const float *x, int64_t rows, int64_t cols,
-                int64_t k, float *values, int32_t *columns);
+    /* sums[rows, 2]: log softmax(x)[r][c] = (x[r][c] - sums[r][0]) - sums[r][1], the
+     * bits of log_softmax */
+    int (*log_sum)(struct kd_backend *be, const float *x, int64_t rows, int64_t cols,
+                   float *sums);
+    /* k largest of each row, descending, ties by lowest column; of (x - sums[r][0]) -
+     * sums[r][1] where sums [rows, 2] is not NULL */
+    int (*topk)(struct kd_backend *be, const float *x, const float *sums, int64_t rows,
+                int64_t cols, int64_t k, float *values, int32_t *columns);
+
+    /* generation, float32 scores */
+    int (*edit_scores)(struct kd_backend *be, float *x, int64_t rows, int64_t cols,
+                       const struct kd_score_edits *e);
+    int (*sample)(struct kd_backend *be, const struct kd_sample *s);
 
     /* loss */
     int (*vocab_loss)(struct kd_backend *be, const struct kd_vocab_loss *l);

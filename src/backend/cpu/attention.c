@@ -474,7 +474,7 @@ static void prefetch_row(struct kd_mat m, int64_t row)
 }
 
 /* OUT[VECS vectors] = sum_t P[t] V_t */
-KN_INLINE void cached_values(int vecs, const struct kd_attention_cached *a,
+KN_INLINE void cached_values(int vecs, const struct kd_attention_cached *a, int64_t n,
                              const int32_t *slots, const float *v, const float *p,
                              float *out)
 {
@@ -482,7 +482,7 @@ KN_INLINE void cached_values(int vecs, const struct kd_attention_cached *a,
 
     for (int i = 0; i < vecs; i++)
         acc[i] = (kn_vec){0};
-    for (int64_t t = 0; t < a->len; t++) {
+    for (int64_t t = 0; t < n; t++) {
         const float *x = v + slots[t] * a->v.ld;
 
         for (int i = 0; i < vecs; i++)
@@ -492,13 +492,25 @@ KN_INLINE void cached_values(int vecs, const struct kd_attention_cached *a,
         kn_store(out + i * KN_WIDTH, acc[i]);
 }
 
+/* The new keys and values of row R go to its slot of this step. */
+static void cached_append(const struct kd_attention_cached *a, int64_t r)
+{
+    int64_t slot = a->slots[r * a->slots_ld + *a->step];
+    size_t bytes = (size_t)(a->n_kv_heads * a->head_dim) * sizeof(float);
+
+    memcpy((float *)a->k.data + slot * a->k.ld,
+           (const float *)a->k_new.data + r * a->k_new.ld, bytes);
+    memcpy((float *)a->v.data + slot * a->v.ld,
+           (const float *)a->v_new.data + r * a->v_new.ld, bytes);
+}
+
 /* Row R, all heads; HD may be a constant.  For the scores time is the outer loop: a key
  * is one row of all heads, somewhere in the cache, best read at one go; rows of values
  * are on their way meanwhile.  P is scratch [H, len]. */
 KN_INLINE void cached_row(const struct kd_attention_cached *a, int64_t r, float *p,
                           int64_t hd)
 {
-    int64_t n = a->len, group = a->n_heads / a->n_kv_heads;
+    int64_t n = *a->step + 1, group = a->n_heads / a->n_kv_heads;
     const int32_t *slots = a->slots + r * a->slots_ld;
     const float *q = head_of(a->q, r, 0, hd).data, *bias = a->bias.table.data;
 
@@ -527,9 +539,9 @@ KN_INLINE void cached_row(const struct kd_attention_cached *a, int64_t r, float 
         for (int64_t t = 0; t < n; t++)
             w[t] *= scale;
         for (; c + CACHED_VECS * KN_WIDTH <= hd; c += CACHED_VECS * KN_WIDTH)
-            cached_values(CACHED_VECS, a, slots, v + c, w, out + c);
+            cached_values(CACHED_VECS, a, n, slots, v + c, w, out + c);
         for (; c + KN_WIDTH <= hd; c += KN_WIDTH)
-            cached_values(1, a, slots, v + c, w, out + c);
+            cached_values(1, a, n, slots, v + c, w, out + c);
         for (; c < hd; c++) {
             out[c] = 0.0f;
             for (int64_t t = 0; t < n; t++)
@@ -546,6 +558,7 @@ static void cached_task(void *arg, int64_t task, int thread)
     for (int64_t r = task * CACHED_ROWS; r < end; r++) {
         float *p = cpu_thread_scratch(j->be, thread);
 
+        cached_append(j->a, r);
         if (j->a->head_dim == 64)
             cached_row(j->a, r, p, 64);
         else
@@ -557,9 +570,10 @@ int cpu_attention_cached(struct kd_backend *be, const struct kd_attention_cached
 {
     struct cached j = {be, a};
 
-    KD_TRY(cpu_f32("attention_cached",
-                   a->q.dtype | a->k.dtype | a->v.dtype | a->out.dtype));
-    KD_TRY(cpu_scratch(be, (size_t)(a->n_heads * a->len) * sizeof(float), 0));
+    KD_TRY(cpu_f32("attention_cached", a->q.dtype | a->k.dtype | a->v.dtype |
+                                           a->k_new.dtype | a->v_new.dtype |
+                                           a->out.dtype));
+    KD_TRY(cpu_scratch(be, (size_t)(a->n_heads * (*a->step + 1)) * sizeof(float), 0));
     cpu_for(be, cpu_ceil_div(a->q.rows, CACHED_ROWS), cached_task, &j);
     return KD_OK;
 }

@@ -126,6 +126,28 @@ static int cpu_mem_info(struct kd_backend *be, size_t *free_bytes, size_t *total
     return KD_OK;
 }
 
+/* Calls cost little here: nothing is recorded. */
+static int cpu_graph_begin(struct kd_backend *be, const struct kd_graph_key *key,
+                           bool *done)
+{
+    (void)be;
+    (void)key;
+    *done = false;
+    return KD_OK;
+}
+
+static int cpu_graph_end(struct kd_backend *be, bool ok)
+{
+    (void)be;
+    (void)ok;
+    return KD_OK;
+}
+
+static void cpu_graph_drop(struct kd_backend *be)
+{
+    (void)be;
+}
+
 _Static_assert(KD_F32 == 0, "the or of float32 types and of absent tensors is float32");
 
 int cpu_f32(const char *slot, unsigned dtypes)
@@ -201,11 +223,15 @@ static const struct kd_backend_ops cpu_ops = {
     .sync = cpu_sync,
     .stream = cpu_stream,
     .mem_info = cpu_mem_info,
+    .graph_begin = cpu_graph_begin,
+    .graph_end = cpu_graph_end,
+    .graph_drop = cpu_graph_drop,
     .gemm = cpu_gemm,
     .col_sum = cpu_col_sum,
     .attention = cpu_attention,
     .attention_back = cpu_attention_back,
     .attention_cached = cpu_attention_cached,
+    .advance_slots = cpu_advance_slots,
     .add = cpu_add,
     .axpy = cpu_axpy,
     .scale = cpu_scale,
@@ -220,7 +246,10 @@ static const struct kd_backend_ops cpu_ops = {
     .gather_rows = cpu_gather_rows,
     .scatter_add_rows = cpu_scatter_add_rows,
     .log_softmax = cpu_log_softmax,
+    .log_sum = cpu_log_sum,
     .topk = cpu_topk,
+    .edit_scores = cpu_edit_scores,
+    .sample = cpu_sample,
     .vocab_loss = cpu_vocab_loss,
     .mse_rows = cpu_mse_rows,
     .adamw = cpu_adamw,

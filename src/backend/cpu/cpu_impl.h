@@ -114,10 +114,17 @@ int cpu_scatter_add_rows(struct kd_backend *be, struct kd_tensor dx, const int32
 
 int cpu_col_sum(struct kd_backend *be, struct kd_mat x, float *out, bool acc);
 int cpu_log_softmax(struct kd_backend *be, float *x, int64_t rows, int64_t cols);
-int cpu_topk(struct kd_backend *be, const float *x, int64_t rows, int64_t cols,
-             int64_t k, float *values, int32_t *columns);
+int cpu_log_sum(struct kd_backend *be, const float *x, int64_t rows, int64_t cols,
+                float *sums);
+int cpu_topk(struct kd_backend *be, const float *x, const float *sums, int64_t rows,
+             int64_t cols, int64_t k, float *values, int32_t *columns);
 int cpu_sum_sq(struct kd_backend *be, const struct kd_span *spans, int64_t n_spans,
                double *out);
+
+int cpu_edit_scores(struct kd_backend *be, float *x, int64_t rows, int64_t cols,
+                    const struct kd_score_edits *e);
+int cpu_advance_slots(struct kd_backend *be, const struct kd_slot_step *s);
+int cpu_sample(struct kd_backend *be, const struct kd_sample *s);
 
 int cpu_vocab_loss(struct kd_backend *be, const struct kd_vocab_loss *l);
 int cpu_mse_rows(struct kd_backend *be, struct kd_tensor s, struct kd_tensor t,

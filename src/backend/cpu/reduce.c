@@ -58,17 +58,26 @@ struct rows {
     int64_t rows, cols;
 };
 
-static void log_softmax_row(float *x, int64_t n)
+/* log softmax(x) = (x - SUMS[0]) - SUMS[1] */
+static void row_sums(const float *x, int64_t n, float sums[2])
 {
-    float top = vm_max(x, n), shift;
+    float top = vm_max(x, n);
     double sum = 0.0;
 
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < n; i++)
         sum += (double)vm_exp(x[i] - top);
-    shift = (float)log(sum);
+    sums[0] = top;
+    sums[1] = (float)log(sum);
+}
+
+static void log_softmax_row(float *x, int64_t n)
+{
+    float sums[2];
+
+    row_sums(x, n, sums);
     for (int64_t i = 0; i < n; i++)
-        x[i] = (x[i] - top) - shift;
+        x[i] = (x[i] - sums[0]) - sums[1];
 }
 
 static void log_softmax_task(void *arg, int64_t task, int thread)
@@ -90,8 +99,34 @@ int cpu_log_softmax(struct kd_backend *be, float *x, int64_t rows, int64_t cols)
     return KD_OK;
 }
 
-struct topk {
+struct log_sum {
     const float *x;
+    int64_t rows, cols;
+    float *sums;
+};
+
+static void log_sum_task(void *arg, int64_t task, int thread)
+{
+    const struct log_sum *p = arg;
+    int64_t per = cpu_rows_per_task(p->cols), end = cpu_min(p->rows, (task + 1) * per);
+
+    (void)thread;
+    for (int64_t r = task * per; r < end; r++)
+        row_sums(p->x + r * p->cols, p->cols, p->sums + 2 * r);
+}
+
+int cpu_log_sum(struct kd_backend *be, const float *x, int64_t rows, int64_t cols,
+                float *sums)
+{
+    struct log_sum p = {x, rows, cols, sums};
+
+    if (cols > 0)
+        cpu_for(be, cpu_ceil_div(rows, cpu_rows_per_task(cols)), log_sum_task, &p);
+    return KD_OK;
+}
+
+struct topk {
+    const float *x, *sums;
     int64_t rows, cols, k;
     float *values;
     int32_t *columns;
@@ -110,16 +145,24 @@ static void insert(float *values, int32_t *columns, int64_t n, float v, int32_t 
     columns[i] = c;
 }
 
+/* What a column is ranked by: X less a row's two sums, which may be 0; NaN counts as
+ * minus infinity. */
+static inline float ranked(float x, const float sums[2])
+{
+    float v = (x - sums[0]) - sums[1];
+
+    return v != v ? -INFINITY : v;
+}
+
 /* Columns come in ascending order and must beat the smallest kept, so ties keep the
- * lowest column.  A run of columns is searched only if one of them beats it.  NaN
- * counts as minus infinity. */
-static void topk_row(const float *x, int64_t n, int64_t k, float *values,
-                     int32_t *columns)
+ * lowest column.  A run of columns is searched only if one of them beats it. */
+static void topk_row(const float *x, const float sums[2], int64_t n, int64_t k,
+                     float *values, int32_t *columns)
 {
     enum { RUN = 64 };
 
     for (int64_t c = 0; c < k; c++)
-        insert(values, columns, c, x[c] != x[c] ? -INFINITY : x[c], (int32_t)c);
+        insert(values, columns, c, ranked(x[c], sums), (int32_t)c);
     for (int64_t i = k; i < n; i += RUN) {
         int64_t end = cpu_min(n, i + RUN);
         float least = values[k - 1];
@@ -127,29 +170,32 @@ static void topk_row(const float *x, int64_t n, int64_t k, float *values,
 
 #pragma omp simd reduction(| : any)
         for (int64_t c = i; c < end; c++)
-            any |= x[c] > least;
+            any |= (x[c] - sums[0]) - sums[1] > least;
         for (int64_t c = i; any && c < end; c++) {
-            if (x[c] > values[k - 1])
-                insert(values, columns, k - 1, x[c], (int32_t)c);
+            float v = ranked(x[c], sums);
+
+            if (v > values[k - 1])
+                insert(values, columns, k - 1, v, (int32_t)c);
         }
     }
 }
 
 static void topk_task(void *arg, int64_t task, int thread)
 {
+    static const float none[2] = {0.0f, 0.0f};
     const struct topk *t = arg;
     int64_t per = cpu_rows_per_task(t->cols), end = cpu_min(t->rows, (task + 1) * per);
 
     (void)thread;
     for (int64_t r = task * per; r < end; r++)
-        topk_row(t->x + r * t->cols, t->cols, t->k, t->values + r * t->k,
-                 t->columns + r * t->k);
+        topk_row(t->x + r * t->cols, t->sums ? t->sums + 2 * r : none, t->cols, t->k,
+                 t->values + r * t->k, t->columns + r * t->k);
 }
 
-int cpu_topk(struct kd_backend *be, const float *x, int64_t rows, int64_t cols,
-             int64_t k, float *values, int32_t *columns)
+int cpu_topk(struct kd_backend *be, const float *x, const float *sums, int64_t rows,
+             int64_t cols, int64_t k, float *values, int32_t *columns)
 {
-    struct topk t = {x, rows, cols, k, values, columns};
+    struct topk t = {x, sums, rows, cols, k, values, columns};
 
     if (k > 0)
         cpu_for(be, cpu_ceil_div(rows, cpu_rows_per_task(cols)), topk_task, &t);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Attention of one new row per hypothesis over cached keys and values, which lie where
- * the table of slots says.
+ * the table of slots says; the new key and value are put there on the way.  The number
+ * of keys is read on the device, so that a recorded launch serves many steps.
  *
  * A warp has a row and head.  LANES lanes share a key, 16 bytes each, so that a warp
  * reads several keys at a time, each in one piece of memory, and UNROLL of them ahead.
@@ -18,11 +19,11 @@ namespace
 enum { UNROLL = 4, SPLIT_BELOW = 4096, SPLIT_FROM = 64 };
 
 template <typename T> struct cached {
-    window<const T> q, k, v;
-    window<T> out;
-    const int32_t *slots;
+    window<const T> q, k_new, v_new;
+    window<T> k, v, out;
+    const int32_t *slots, *step;
     int64_t slots_ld;
-    int n_rows, n_heads, group, hd, len;
+    int n_rows, n_heads, group, hd;
     float scale2;
     bool packed;
 };
@@ -118,11 +119,22 @@ template <typename T> struct part {
     }
 };
 
-/* Keys t, t + STEP, ... below len in runs of UNROLL for one group of lanes, of which
- * this one has N values from column C of HEAD on. */
+/* This lane's values of the new key or value, from FROM to TO in the cache. */
+template <typename T>
+__device__ __forceinline__ void append(const T *from, T *to, int n, bool packed)
+{
+    if (packed && n > 0)
+        pack_store(to, pack_load(from));
+    for (int e = 0; !packed && e < PACKED<T> && e < n; e++)
+        to[e] = from[e];
+}
+
+/* Keys t, t + STEP, ... below LEN in runs of UNROLL for one group of lanes, of which
+ * this one has N values from column C of HEAD on.  The last key is taken from where it
+ * was made: the warp that puts it into the cache may be another. */
 template <typename T, int LANES>
-__device__ __forceinline__ part<T> attend(const cached<T> &a, int row, int head, int c,
-                                          int t, int step)
+__device__ __forceinline__ part<T> attend(const cached<T> &a, int len, int row,
+                                          int head, int c, int t, int step)
 {
     const int n = a.hd - c, col = head / a.group * a.hd + c;
     const int32_t *slots = a.slots + row * a.slots_ld;
@@ -130,17 +142,21 @@ __device__ __forceinline__ part<T> attend(const cached<T> &a, int row, int head,
         load_values(a.q.data + row * a.q.ld + head * a.hd + c, n, a.packed);
     part<T> sum = {-INFINITY, 0.0f, {}};
 
-    for (int t0 = t; t0 - t < a.len; t0 += UNROLL * step) {
+    for (int t0 = t; t0 - t < len; t0 += UNROLL * step) {
         values<T> k[UNROLL], v[UNROLL];
         float score[UNROLL];
 
 #pragma unroll
         for (int u = 0; u < UNROLL; u++) {
-            const int at = t0 + u * step, last = a.len - 1;
+            const int at = t0 + u * step, last = len - 1;
             const int64_t slot = slots[at < last ? at : last];
+            const T *key = at < last ? a.k.data + slot * a.k.ld
+                                     : a.k_new.data + row * a.k_new.ld,
+                    *value = at < last ? a.v.data + slot * a.v.ld
+                                       : a.v_new.data + row * a.v_new.ld;
 
-            k[u] = load_values(a.k.data + slot * a.k.ld + col, n, a.packed);
-            v[u] = load_values(a.v.data + slot * a.v.ld + col, n, a.packed);
+            k[u] = load_values(key + col, n, a.packed);
+            v[u] = load_values(value + col, n, a.packed);
         }
 #pragma unroll
         for (int u = 0; u < UNROLL; u++) {
@@ -150,7 +166,7 @@ __device__ __forceinline__ part<T> attend(const cached<T> &a, int row, int head,
                 score[u] += q.v[e] * k[u].v[e];
             for (int lane = LANES / 2; lane > 0; lane /= 2)
                 score[u] += __shfl_xor_sync(0xffffffffu, score[u], lane);
-            score[u] = t0 + u * step < a.len ? score[u] * a.scale2 : -INFINITY;
+            score[u] = t0 + u * step < len ? score[u] * a.scale2 : -INFINITY;
         }
         sum.add(score, v);
     }
@@ -188,7 +204,18 @@ __global__ void __launch_bounds__(ATTENTION_THREADS) cached_kernel(const cached<
 
     if (row >= a.n_rows)
         return;
-    part<T> sum = attend<T, LANES>(a, row, head, c, first + group, GROUPS * SPLIT);
+
+    const int now = *a.step, kv = head / a.group * a.hd + c;
+    const int64_t slot = a.slots[row * a.slots_ld + now];
+
+    if (first + group == 0 && head % a.group == 0) {
+        append(a.k_new.data + row * a.k_new.ld + kv, a.k.data + slot * a.k.ld + kv,
+               a.hd - c, a.packed);
+        append(a.v_new.data + row * a.v_new.ld + kv, a.v.data + slot * a.v.ld + kv,
+               a.hd - c, a.packed);
+    }
+    part<T> sum =
+        attend<T, LANES>(a, now + 1, row, head, c, first + group, GROUPS * SPLIT);
 
 #pragma unroll
     for (int step = LANES; step < WARP; step *= 2)
@@ -206,11 +233,12 @@ __global__ void __launch_bounds__(ATTENTION_THREADS) cached_kernel(const cached<
         write(a, row, head, c, sum);
 }
 
-template <typename T, int LANES> int launch(struct kd_backend *be, const cached<T> &a)
+template <typename T, int LANES>
+int launch(struct kd_backend *be, const cached<T> &a, int64_t max_len)
 {
     const int64_t items = (int64_t)a.n_rows * a.n_heads;
 
-    if (items < SPLIT_BELOW && a.len >= SPLIT_FROM)
+    if (items < SPLIT_BELOW && max_len > SPLIT_FROM)
         KD_LAUNCH((cached_kernel<T, LANES, ATTENTION_WARPS>), (unsigned)items,
                   ATTENTION_THREADS, 0, cuda_stream(be), a);
     else
@@ -227,26 +255,29 @@ int cached_of(struct kd_backend *be, const struct kd_attention_cached *d)
     cached<T> a;
 
     a.q = window_of<const T>(d->q);
-    a.k = window_of<const T>(d->k);
-    a.v = window_of<const T>(d->v);
+    a.k_new = window_of<const T>(d->k_new);
+    a.v_new = window_of<const T>(d->v_new);
+    a.k = window_of<T>(d->k);
+    a.v = window_of<T>(d->v);
     a.out = window_of<T>(d->out);
     a.slots = d->slots;
+    a.step = d->step;
     a.slots_ld = d->slots_ld;
     a.n_rows = (int)d->q.rows;
     a.n_heads = (int)d->n_heads;
     a.group = (int)(d->n_heads / d->n_kv_heads);
     a.hd = (int)hd;
-    a.len = (int)d->len;
     a.scale2 = d->scale * LOG2_E;
     a.packed = window_packed<T>(d->q, hd) && window_packed<T>(d->k, hd) &&
-               window_packed<T>(d->v, hd) && window_packed<T>(d->out, hd);
+               window_packed<T>(d->v, hd) && window_packed<T>(d->k_new, hd) &&
+               window_packed<T>(d->v_new, hd) && window_packed<T>(d->out, hd);
     if (hd <= 4 * PACKED<T>)
-        return launch<T, 4>(be, a);
+        return launch<T, 4>(be, a, d->max_len);
     if (hd <= 8 * PACKED<T>)
-        return launch<T, 8>(be, a);
+        return launch<T, 8>(be, a, d->max_len);
     if (hd <= 16 * PACKED<T>)
-        return launch<T, 16>(be, a);
-    return launch<T, 32>(be, a);
+        return launch<T, 16>(be, a, d->max_len);
+    return launch<T, 32>(be, a, d->max_len);
 }
 
 } // namespace

@@ -160,6 +160,7 @@ int cuda_scratch(struct kd_backend *be, size_t bytes, void **out)
 
     if (bytes > cuda->scratch_bytes) {
         KD_TRY(slot_sync(be));
+        cuda_graphs_forget(cuda); /* they name the old one */
         slot_free(be, cuda->scratch);
         cuda->scratch = NULL;
         cuda->scratch_bytes = 0;
@@ -185,6 +186,7 @@ static void slot_destroy(struct kd_backend *be)
 
     if (cuda->stream)
         (void)cudaStreamSynchronize(cuda->stream);
+    cuda_graphs_close(cuda);
     cuda_blas_close(cuda);
     (void)cudaFree(cuda->scratch);
     for (int i = 0; i < CUDA_STAGES; i++) {
@@ -210,11 +212,15 @@ static const struct kd_backend_ops cuda_ops = {
     .sync = slot_sync,
     .stream = slot_stream,
     .mem_info = slot_mem_info,
+    .graph_begin = cuda_graph_begin,
+    .graph_end = cuda_graph_end,
+    .graph_drop = cuda_graph_drop,
     .gemm = cuda_gemm,
     .col_sum = cuda_col_sum,
     .attention = cuda_attention,
     .attention_back = cuda_attention_back,
     .attention_cached = cuda_attention_cached,
+    .advance_slots = cuda_advance_slots,
     .add = cuda_add,
     .axpy = cuda_axpy,
     .scale = cuda_scale,
@@ -229,7 +235,10 @@ static const struct kd_backend_ops cuda_ops = {
     .gather_rows = cuda_gather_rows,
     .scatter_add_rows = cuda_scatter_add_rows,
     .log_softmax = cuda_log_softmax,
+    .log_sum = cuda_log_sum,
     .topk = cuda_topk,
+    .edit_scores = cuda_edit_scores,
+    .sample = cuda_sample,
     .vocab_loss = cuda_vocab_loss,
     .mse_rows = cuda_mse_rows,
     .adamw = cuda_adamw,
@@ -328,6 +337,7 @@ int kd_backend_cuda(int index, struct kd_backend **out)
     cuda->n_sm = p.multiProcessorCount;
     cuda->shared_bytes = p.sharedMemPerBlockOptin;
     KD_GO(open_memory(cuda));
+    KD_GO(cuda_graphs_open(cuda));
     KD_GO(cuda_blas_open(cuda));
     *out = &cuda->base;
     cuda = NULL;
@@ -339,8 +349,10 @@ out:
 
 void kd_backend_cuda_tf32(struct kd_backend *be, bool on)
 {
-    if (be->device == KD_CUDA)
-        cuda_of(be)->tf32 = on;
+    if (be->device != KD_CUDA)
+        return;
+    cuda_graph_drop(be); /* they hold products of the other kind */
+    cuda_of(be)->tf32 = on;
 }
 
 const char *kd_backend_cuda_library(void)

@@ -23,10 +23,11 @@ extern "C" {
 enum {
     CUDA_STAGE_BYTES = 1 << 20, /* one chunk of pinned memory */
     CUDA_STAGES = 8,
-    CUDA_RESULT_BYTES = 4096, /* pinned memory for results of one number */
+    CUDA_RESULT_BYTES = 1 << 18, /* pinned memory for small results */
 };
 
-struct cuda_blas; /* products, see gemm.c */
+struct cuda_blas;   /* products, see gemm.c */
+struct cuda_graphs; /* recorded work, see graph.c */
 
 /* Host memory that uploads pass through, so that they need not wait for the stream:
  * chunks in a ring, each with an event behind its last copy. */
@@ -50,6 +51,7 @@ struct cuda {
         result; /* pinned, CUDA_RESULT_BYTES: what a slot copies back before it waits */
     struct cuda_staging staging;
     struct cuda_blas *blas;
+    struct cuda_graphs *graphs;
 };
 
 static inline struct cuda *cuda_of(struct kd_backend *be)
@@ -88,6 +90,12 @@ int cuda_allow_shared(const void *kernel, size_t bytes) KD_MUST_CHECK;
 int cuda_blas_open(struct cuda *cuda) KD_MUST_CHECK;
 void cuda_blas_close(struct cuda *cuda);
 
+/** Recorded work, opened and closed with the backend; forget drops what is recorded,
+ * when nothing of it runs. */
+int cuda_graphs_open(struct cuda *cuda) KD_MUST_CHECK;
+void cuda_graphs_close(struct cuda *cuda);
+void cuda_graphs_forget(struct cuda *cuda);
+
 /** y = act(x + bias): what follows a product that has no epilogue for it.  X and Y are
  * [m, n] windows, of any of the two types each, and may be the same; BIAS [n] or NULL.
  * Local. */
@@ -101,7 +109,10 @@ int cuda_scale_mat(struct kd_backend *be, float beta, struct kd_mat c) KD_MUST_C
 int cuda_round(struct kd_backend *be, const float *x, uint16_t *out,
                int64_t n) KD_MUST_CHECK;
 
-/* The slots, by file: gemm.c. */
+/* The slots, by file: graph.c, gemm.c. */
+int cuda_graph_begin(struct kd_backend *be, const struct kd_graph_key *key, bool *done);
+int cuda_graph_end(struct kd_backend *be, bool ok);
+void cuda_graph_drop(struct kd_backend *be);
 int cuda_gemm(struct kd_backend *be, const struct kd_gemm *g);
 
 /* attention.cu, attention_back.cu, attention_cached.cu */
@@ -150,10 +161,18 @@ int cuda_scatter_add_rows(struct kd_backend *be, struct kd_tensor dx,
 /* reduce.cu, topk.cu */
 int cuda_col_sum(struct kd_backend *be, struct kd_mat x, float *out, bool acc);
 int cuda_log_softmax(struct kd_backend *be, float *x, int64_t rows, int64_t cols);
-int cuda_topk(struct kd_backend *be, const float *x, int64_t rows, int64_t cols,
-              int64_t k, float *values, int32_t *columns);
+int cuda_log_sum(struct kd_backend *be, const float *x, int64_t rows, int64_t cols,
+                 float *sums);
+int cuda_topk(struct kd_backend *be, const float *x, const float *sums, int64_t rows,
+              int64_t cols, int64_t k, float *values, int32_t *columns);
 int cuda_sum_sq(struct kd_backend *be, const struct kd_span *spans, int64_t n_spans,
                 double *out);
+
+/* generate.cu */
+int cuda_edit_scores(struct kd_backend *be, float *x, int64_t rows, int64_t cols,
+                     const struct kd_score_edits *e);
+int cuda_advance_slots(struct kd_backend *be, const struct kd_slot_step *s);
+int cuda_sample(struct kd_backend *be, const struct kd_sample *s);
 
 /* loss.cu */
 int cuda_vocab_loss(struct kd_backend *be, const struct kd_vocab_loss *l);

@@ -6,7 +6,8 @@
  * norm are float64.
  *
  * Bounds, in bytes moved: col_sum rows cols sizeof(T); log_softmax 12 rows cols (8
- * where a row's second reading finds it in the cache); sum_sq 4 n. */
+ * where a row's second reading finds it in the cache), log_sum 4 rows cols; sum_sq 4 n.
+ */
 #include "expsum.h"
 
 namespace
@@ -161,7 +162,20 @@ struct softmax_args {
     float *x;
     int cols, splits, per; /* per: chunks of a split */
     exp_sum *part;         /* [rows, splits], or NULL: one split */
+    float *sums;           /* [rows, 2]: leave the sums there; NULL: change x */
 };
+
+/* The log-sum of row R, for which x is (x - high) - low. */
+__device__ __forceinline__ void row_log_sum(const softmax_args &a, int64_t r,
+                                            double log_sum)
+{
+    const float high = (float)log_sum;
+
+    if (threadIdx.x > 0)
+        return;
+    a.sums[2 * r] = high;
+    a.sums[2 * r + 1] = (float)(log_sum - (double)high);
+}
 
 __device__ __forceinline__ int row_chunks(int cols)
 {
@@ -186,7 +200,10 @@ __global__ void __launch_bounds__(SOFTMAX_THREADS, 2) softmax_sums(const softmax
     if (threadIdx.x == 0)
         log_sum = s.log_sum();
     __syncthreads();
-    row_shift(x, a.cols, first, end, log_sum);
+    if (a.sums)
+        row_log_sum(a, r, log_sum);
+    else
+        row_shift(x, a.cols, first, end, log_sum);
 }
 
 /* A row's log-sum from the sums of its splits (32 at most), and a split of the row. */
@@ -208,8 +225,11 @@ __global__ void __launch_bounds__(SOFTMAX_THREADS) softmax_apply(const softmax_a
             log_sum = all.log_sum();
     }
     __syncthreads();
-    row_shift(a.x + r * a.cols, a.cols, first, min(row_chunks(a.cols), first + a.per),
-              log_sum);
+    if (a.sums)
+        row_log_sum(a, r, log_sum); /* of all splits the same */
+    else
+        row_shift(a.x + r * a.cols, a.cols, first,
+                  min(row_chunks(a.cols), first + a.per), log_sum);
 }
 
 struct square_args {
@@ -268,12 +288,13 @@ extern "C" int cuda_col_sum(struct kd_backend *be, struct kd_mat x, float *out,
     CUDA_BY_TYPE(x.dtype, T, return col_sum_of<T>(be, x, out, acc));
 }
 
-extern "C" int cuda_log_softmax(struct kd_backend *be, float *x, int64_t rows,
-                                int64_t cols)
+/* SUMS NULL: in place. */
+static int softmax(struct kd_backend *be, float *x, int64_t rows, int64_t cols,
+                   float *sums, const char *slot)
 {
     const int splits = softmax_splits(rows, cols, cuda_of(be)->n_sm);
     const int64_t chunks = (cols + 2 * CHUNK - 2) / CHUNK;
-    softmax_args a = {x, (int)cols, splits, (int)ceil_div(chunks, splits), NULL};
+    softmax_args a = {x, (int)cols, splits, (int)ceil_div(chunks, splits), NULL, sums};
     const unsigned blocks = (unsigned)(rows * splits);
 
     if (rows == 0 || cols == 0)
@@ -287,7 +308,19 @@ extern "C" int cuda_log_softmax(struct kd_backend *be, float *x, int64_t rows,
     KD_LAUNCH(softmax_sums, blocks, SOFTMAX_THREADS, 0, cuda_stream(be), a);
     if (splits > 1)
         KD_LAUNCH(softmax_apply, blocks, SOFTMAX_THREADS, 0, cuda_stream(be), a);
-    return cuda_check_launch("log_softmax");
+    return cuda_check_launch(slot);
+}
+
+extern "C" int cuda_log_softmax(struct kd_backend *be, float *x, int64_t rows,
+                                int64_t cols)
+{
+    return softmax(be, x, rows, cols, NULL, "log_softmax");
+}
+
+extern "C" int cuda_log_sum(struct kd_backend *be, const float *x, int64_t rows,
+                            int64_t cols, float *sums)
+{
+    return softmax(be, const_cast<float *>(x), rows, cols, sums, "log_sum");
 }
 
 /* Blocks for each of N spans of one launch: as many as the longest needs. */

@@ -81,8 +81,22 @@ __device__ __forceinline__ void rank_keys(const key_t_ *keys, int n, int k, key_
     }
 }
 
+/* X less the two sums of its row, which may be 0. */
+struct row_sums {
+    float high, low;
+
+    __device__ __forceinline__ row_sums(const float *sums, int64_t r)
+        : high(sums ? sums[2 * r] : 0.0f), low(sums ? sums[2 * r + 1] : 0.0f)
+    {
+    }
+    __device__ __forceinline__ float of(float x) const
+    {
+        return (x - high) - low;
+    }
+};
+
 struct tile_args {
-    const float *x;
+    const float *x, *sums;
     int cols, tiles, k;
     const key_t_ *below; /* [rows]: keys from here on are taken, or NULL */
     key_t_ *lists;       /* [rows, tiles, k] */
@@ -93,7 +107,8 @@ struct tile_part {
     float v[TILE_CHUNKS][CHUNK];
     int c[TILE_CHUNKS]; /* column of v[i][0], may be negative */
 
-    __device__ __forceinline__ void load(const float *x, int cols, int first)
+    __device__ __forceinline__ void load(const float *x, const row_sums &sums, int cols,
+                                         int first)
     {
 #pragma unroll
         for (int i = 0; i < TILE_CHUNKS; i++) {
@@ -101,7 +116,7 @@ struct tile_part {
             load_eight(x + c[i], -c[i], cols - c[i], v[i]);
 #pragma unroll
             for (int e = 0; e < CHUNK; e++)
-                v[i][e] = comparable(v[i][e]);
+                v[i][e] = comparable(sums.of(v[i][e]));
         }
     }
 
@@ -173,7 +188,7 @@ __global__ void __launch_bounds__(TILE_THREADS) topk_tiles_kernel(const tile_arg
 
     if (threadIdx.x == 0)
         count = 0;
-    part.load(x, a.cols, tile * TOPK_TILE - chunk_lead(x));
+    part.load(x, row_sums(a.sums, r), a.cols, tile * TOPK_TILE - chunk_lead(x));
     least = warp_select(part.largest(a.cols, limit), a.k);
     if (threadIdx.x % WARP == 0)
         limits[warp] = least;
@@ -188,7 +203,7 @@ __global__ void __launch_bounds__(TILE_THREADS) topk_tiles_kernel(const tile_arg
 }
 
 struct merge_args {
-    const float *x;
+    const float *x, *sums;
     const key_t_ *lists; /* [rows, tiles, k] */
     int cols, tiles, k;
     int64_t ld, first; /* of the output: row length, first place of this pass */
@@ -227,7 +242,7 @@ __global__ void __launch_bounds__(MERGE_THREADS) topk_merge_kernel(const merge_a
     if (t < a.k) {
         const int64_t at = r * a.ld + a.first + t;
         const int col = column_of(found[t]);
-        const float v = a.x[r * a.cols + col];
+        const float v = row_sums(a.sums, r).of(a.x[r * a.cols + col]);
 
         a.values[at] = v != v ? -INFINITY : v;
         a.columns[at] = col;
@@ -238,8 +253,9 @@ __global__ void __launch_bounds__(MERGE_THREADS) topk_merge_kernel(const merge_a
 
 } // namespace
 
-extern "C" int cuda_topk(struct kd_backend *be, const float *x, int64_t rows,
-                         int64_t cols, int64_t k, float *values, int32_t *columns)
+extern "C" int cuda_topk(struct kd_backend *be, const float *x, const float *sums,
+                         int64_t rows, int64_t cols, int64_t k, float *values,
+                         int32_t *columns)
 {
     const int64_t tiles = topk_tiles(cols), most = rows_min(k, TOPK_PASS);
     const int64_t n_lists = rows * tiles * most;
@@ -253,10 +269,10 @@ extern "C" int cuda_topk(struct kd_backend *be, const float *x, int64_t rows,
     lists = below + rows;
     for (int64_t first = 0; first < k; first += TOPK_PASS) {
         const int n = (int)rows_min(k - first, TOPK_PASS);
-        const tile_args tile = {x,    (int)cols, (int)tiles, n, first ? below : NULL,
-                                lists};
-        const merge_args merge = {x, lists, (int)cols, (int)tiles, n,
-                                  k, first, below,     values,     columns};
+        const tile_args tile = {
+            x, sums, (int)cols, (int)tiles, n, first ? below : NULL, lists};
+        const merge_args merge = {x, sums,  lists, (int)cols, (int)tiles, n,
+                                  k, first, below, values,    columns};
         const size_t tile_bytes = (size_t)(TOPK_TILE / WARP * n) * sizeof(key_t_),
                      merge_bytes = (size_t)(tiles * n) * sizeof(key_t_);
 

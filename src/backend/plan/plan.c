@@ -244,11 +244,58 @@ static int plan_log_softmax(struct kd_backend *be, float *x, int64_t rows, int64
     return KD_OK;
 }
 
-static int plan_topk(struct kd_backend *be, const float *x, int64_t rows, int64_t cols,
-                     int64_t k, float *values, int32_t *columns)
+static int plan_log_sum(struct kd_backend *be, const float *x, int64_t rows,
+                        int64_t cols, float *sums)
 {
-    (void)be, (void)x, (void)rows, (void)cols, (void)k, (void)values, (void)columns;
+    (void)be, (void)x, (void)rows, (void)cols, (void)sums;
     return KD_OK;
+}
+
+static int plan_topk(struct kd_backend *be, const float *x, const float *sums,
+                     int64_t rows, int64_t cols, int64_t k, float *values,
+                     int32_t *columns)
+{
+    (void)be, (void)x, (void)sums, (void)rows, (void)cols, (void)k;
+    (void)values, (void)columns;
+    return KD_OK;
+}
+
+static int plan_edit_scores(struct kd_backend *be, float *x, int64_t rows, int64_t cols,
+                            const struct kd_score_edits *e)
+{
+    (void)be, (void)x, (void)rows, (void)cols, (void)e;
+    return KD_OK;
+}
+
+static int plan_sample(struct kd_backend *be, const struct kd_sample *s)
+{
+    (void)be, (void)s;
+    return KD_OK;
+}
+
+static int plan_advance_slots(struct kd_backend *be, const struct kd_slot_step *s)
+{
+    (void)be, (void)s;
+    return KD_OK;
+}
+
+static int plan_graph_begin(struct kd_backend *be, const struct kd_graph_key *key,
+                            bool *done)
+{
+    (void)be, (void)key;
+    *done = false;
+    return KD_OK;
+}
+
+static int plan_graph_end(struct kd_backend *be, bool ok)
+{
+    (void)be, (void)ok;
+    return KD_OK;
+}
+
+static void plan_graph_drop(struct kd_backend *be)
+{
+    (void)be;
 }
 
 static int plan_vocab_loss(struct kd_backend *be, const struct kd_vocab_loss *l)
@@ -316,7 +363,14 @@ static const struct kd_backend_ops plan_ops = {
     .gather_rows = plan_gather_rows,
     .scatter_add_rows = plan_scatter_add_rows,
     .log_softmax = plan_log_softmax,
+    .log_sum = plan_log_sum,
     .topk = plan_topk,
+    .edit_scores = plan_edit_scores,
+    .sample = plan_sample,
+    .advance_slots = plan_advance_slots,
+    .graph_begin = plan_graph_begin,
+    .graph_end = plan_graph_end,
+    .graph_drop = plan_graph_drop,
     .vocab_loss = plan_vocab_loss,
     .mse_rows = plan_mse_rows,
     .adamw = plan_adamw,

@@ -113,6 +113,34 @@ float finish(const kd_host_desc &s, cudaDataType_t type, int64_t i, int64_t j, f
     return s.epilogue & CUBLASLT_EPILOGUE_GELU ? gelu_tanh(v) : v;
 }
 
+struct product {
+    kd_host_desc s;
+    kd_host_layout la, lb, lc, ld;
+    const void *a, *b, *c;
+    void *d;
+    float scale, keep;
+};
+
+void multiply(const product &p)
+{
+    const auto &[s, la, lb, lc, ld, a, b, c, d, scale, keep] = p;
+    const int64_t k = s.trans_a ? la.rows : la.cols;
+
+    for (int64_t j = 0; j < ld.cols; j++) {
+        for (int64_t i = 0; i < ld.rows; i++) {
+            float sum = 0.0f;
+
+            for (int64_t l = 0; l < k; l++)
+                sum += get(a, la.type, s.trans_a ? l + i * la.ld : i + l * la.ld) *
+                       get(b, lb.type, s.trans_b ? j + l * lb.ld : l + j * lb.ld);
+            sum *= scale;
+            if (keep != 0.0f)
+                sum += keep * get(c, lc.type, i + j * lc.ld);
+            put(d, ld.type, i + j * ld.ld, finish(s, ld.type, i, j, sum));
+        }
+    }
+}
+
 } // namespace
 
 size_t cublasLtGetVersion(void)
@@ -141,34 +169,26 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
                               const cublasLtMatmulAlgo_t *algo, void *, size_t,
                               cudaStream_t stream)
 {
-    const kd_host_desc &s = *desc;
-    const kd_host_layout &la = *a_layout, &lb = *b_layout, &lc = *c_layout,
-                         &ld = *d_layout;
-    const int64_t k = s.trans_a ? la.rows : la.cols;
-    const float scale = *static_cast<const float *>(alpha),
-                keep = *static_cast<const float *>(beta);
+    const product p = {*desc,
+                       *a_layout,
+                       *b_layout,
+                       *c_layout,
+                       *d_layout,
+                       a,
+                       b,
+                       c,
+                       d,
+                       *static_cast<const float *>(alpha),
+                       *static_cast<const float *>(beta)};
     const void *pointers[] = {a, b, c, d};
 
-    kd_host_stream_settle(stream);
-    if (!fits(s, la, lb, lc, ld))
+    if (!fits(p.s, p.la, p.lb, p.lc, p.ld))
         return CUBLAS_STATUS_INVALID_VALUE;
-    if (ld.cols % 2 && algo->data[4] != (uint64_t)ld.cols)
+    if (p.ld.cols % 2 && algo->data[4] != (uint64_t)p.ld.cols)
         return CUBLAS_STATUS_NOT_SUPPORTED;
     for (int i = 0; i < 4; i++)
         demand_alignment(pointers[i], algo->data[i]);
-    for (int64_t j = 0; j < ld.cols; j++) {
-        for (int64_t i = 0; i < ld.rows; i++) {
-            float sum = 0.0f;
-
-            for (int64_t l = 0; l < k; l++)
-                sum += get(a, la.type, s.trans_a ? l + i * la.ld : i + l * la.ld) *
-                       get(b, lb.type, s.trans_b ? j + l * lb.ld : l + j * lb.ld);
-            sum *= scale;
-            if (keep != 0.0f)
-                sum += keep * get(c, lc.type, i + j * lc.ld);
-            put(d, ld.type, i + j * ld.ld, finish(s, ld.type, i, j, sum));
-        }
-    }
+    kd_host_stream_do(stream, [p] { multiply(p); });
     return CUBLAS_STATUS_SUCCESS;
 }
 

@@ -70,7 +70,10 @@ constexpr int warpSize = 32;
 constexpr size_t KD_HOST_SHARED_BYTES = 227 << 10;
 cudaError_t kd_host_error(cudaError_t e);
 int kd_host_stream_device(cudaStream_t s);
+/* Do WORK in its turn, or when the graph is launched that S is captured into. */
 void kd_host_stream_do(cudaStream_t s, std::function<void()> work);
+bool kd_host_captured(cudaStream_t s);
+bool kd_host_refused_by_capture(); /* if there is one, it is lost */
 void kd_host_stream_settle(cudaStream_t s);
 void kd_host_device_settle(); /* all streams, as freeing memory does */
 

@@ -4,7 +4,8 @@
  * Three devices (or KD_HOST_DEVICES), which differ in the order in which blocks and
  * threads run: ascending, descending, scattered.  A kernel that gives different bits on
  * them lacks a barrier.  Memory is the host's, poisoned with NaN when allocated; what
- * is put on a stream is done at once, but for what waits for other ranks: stream.cc. */
+ * is put on a stream is done at once, but for what waits for other ranks: stream.cc.
+ * Streams can be captured: then work waits for the launch of its graph. */
 #ifndef KD_HOST_CUDA_RUNTIME_API_H
 #define KD_HOST_CUDA_RUNTIME_API_H
 
@@ -25,7 +26,9 @@ typedef enum cudaError {
     cudaErrorNoDevice = 100,
     cudaErrorInvalidDevice = 101,
     cudaErrorNotReady = 600,
-    cudaErrorIllegalAddress = 700
+    cudaErrorIllegalAddress = 700,
+    cudaErrorStreamCaptureUnsupported = 900,
+    cudaErrorStreamCaptureInvalidated = 901
 } cudaError_t;
 
 enum cudaMemcpyKind {
@@ -59,6 +62,14 @@ struct cudaDeviceProp {
 
 typedef struct kd_host_stream *cudaStream_t;
 typedef struct kd_host_event *cudaEvent_t;
+typedef struct kd_host_graph *cudaGraph_t;
+typedef struct kd_host_graph *cudaGraphExec_t;
+
+enum cudaStreamCaptureMode {
+    cudaStreamCaptureModeGlobal,
+    cudaStreamCaptureModeThreadLocal,
+    cudaStreamCaptureModeRelaxed
+};
 
 cudaError_t cudaGetLastError(void);
 cudaError_t cudaPeekAtLastError(void);
@@ -92,6 +103,13 @@ cudaError_t cudaEventDestroy(cudaEvent_t e);
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s);
 cudaError_t cudaEventSynchronize(cudaEvent_t e);
 cudaError_t cudaEventQuery(cudaEvent_t e);
+cudaError_t cudaStreamBeginCapture(cudaStream_t s, enum cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *graph);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph,
+                                 unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute a,
                                  int value);
 

@@ -12,6 +12,9 @@
 #include <cstdlib>
 #include <map>
 #include <new>
+#include <vector>
+
+struct kd_host_graph;
 
 namespace
 {
@@ -103,6 +106,10 @@ const char *cudaGetErrorName(cudaError_t e)
         return "cudaErrorInvalidConfiguration";
     case cudaErrorInvalidDevice:
         return "cudaErrorInvalidDevice";
+    case cudaErrorStreamCaptureUnsupported:
+        return "cudaErrorStreamCaptureUnsupported";
+    case cudaErrorStreamCaptureInvalidated:
+        return "cudaErrorStreamCaptureInvalidated";
     default:
         return "cudaErrorInvalidValue";
     }
@@ -186,6 +193,8 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 cudaError_t cudaMalloc(void **p, size_t bytes)
 {
     *p = nullptr;
+    if (kd_host_refused_by_capture())
+        return cudaErrorStreamCaptureUnsupported;
     if (bytes == 0)
         return cudaSuccess;
     if (bytes > DEVICE_BYTES - allocated)
@@ -206,6 +215,8 @@ cudaError_t cudaFree(void *p)
 
     if (!p)
         return cudaSuccess;
+    if (kd_host_refused_by_capture())
+        return cudaErrorStreamCaptureUnsupported;
     if (found == allocations.end())
         return kd_host_error(cudaErrorInvalidValue);
     kd_host_device_settle();
@@ -236,6 +247,10 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes,
     demand(src, bytes,
            kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice,
            "source of a copy");
+    /* what the host has there is another thing when the graph is launched */
+    if (kind != cudaMemcpyDeviceToDevice && kd_host_captured(stream) &&
+        kd_host_refused_by_capture())
+        return cudaErrorStreamCaptureUnsupported;
     if (bytes)
         kd_host_stream_do(stream, [=] { memmove(dst, src, bytes); });
     return cudaSuccess;

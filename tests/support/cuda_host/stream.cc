@@ -14,6 +14,7 @@
 #include <sched.h>
 #include <set>
 #include <utility>
+#include <vector>
 
 namespace
 {
@@ -83,9 +84,15 @@ cudaError_t as_state(bool done)
 
 } // namespace
 
+struct kd_host_graph {
+    std::vector<std::function<void()>> work;
+    bool valid;
+};
+
 struct kd_host_stream {
     int device;
     std::shared_ptr<queue> work = std::make_shared<queue>();
+    kd_host_graph *capture = nullptr;
 };
 
 struct kd_host_event {
@@ -95,7 +102,8 @@ struct kd_host_event {
 namespace
 {
 std::set<cudaStream_t> streams;
-}
+kd_host_graph *capturing; /* of any stream, or null */
+} // namespace
 
 int kd_host_stream_device(cudaStream_t s)
 {
@@ -114,9 +122,25 @@ void kd_host_device_settle()
         kd_host_stream_settle(s);
 }
 
+bool kd_host_captured(cudaStream_t s)
+{
+    return s && s->capture;
+}
+
+bool kd_host_refused_by_capture()
+{
+    if (!capturing)
+        return false;
+    capturing->valid = false;
+    (void)kd_host_error(cudaErrorStreamCaptureUnsupported);
+    return true;
+}
+
 void kd_host_stream_do(cudaStream_t s, std::function<void()> work)
 {
-    if (!s || advance(*s->work))
+    if (s && s->capture)
+        s->capture->work.push_back(std::move(work));
+    else if (!s || advance(*s->work))
         work();
     else
         push(*s->work, [work = std::move(work)] {
@@ -163,7 +187,56 @@ cudaError_t cudaStreamDestroy(cudaStream_t s)
 
 cudaError_t cudaStreamSynchronize(cudaStream_t s)
 {
+    if (kd_host_captured(s) && kd_host_refused_by_capture())
+        return cudaErrorStreamCaptureUnsupported;
     kd_host_stream_settle(s);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t s, enum cudaStreamCaptureMode)
+{
+    if (!s || capturing)
+        return kd_host_error(cudaErrorInvalidValue);
+    capturing = s->capture = new kd_host_graph{{}, true};
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *graph)
+{
+    *graph = nullptr;
+    if (!s || !s->capture)
+        return kd_host_error(cudaErrorInvalidValue);
+    *graph = s->capture;
+    capturing = s->capture = nullptr;
+    if ((*graph)->valid)
+        return cudaSuccess;
+    delete std::exchange(*graph, nullptr);
+    return kd_host_error(cudaErrorStreamCaptureInvalidated);
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph,
+                                 unsigned long long)
+{
+    *exec = new kd_host_graph(*graph);
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s)
+{
+    for (const auto &work : exec->work)
+        kd_host_stream_do(s, work);
+    return as_state(true);
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph)
+{
+    delete graph;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
+{
+    delete exec;
     return cudaSuccess;
 }
 
@@ -197,6 +270,8 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
 {
     if (!e)
         return kd_host_error(cudaErrorInvalidValue);
+    if (kd_host_captured(s) && kd_host_refused_by_capture())
+        return cudaErrorStreamCaptureUnsupported;
     e->behind = s ? mark{s->work, s->work->pushed} : mark{};
     return as_state(true);
 }
