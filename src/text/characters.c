@@ -167,6 +167,14 @@ bool kd_is_invisible(uint32_t cp)
            !in_ranges(LATER_INVISIBLE, LENGTH(LATER_INVISIBLE), cp);
 }
 
+bool kd_is_category_c(uint32_t cp)
+{
+    utf8proc_category_t c = category(cp);
+
+    return c == UTF8PROC_CATEGORY_CN ||
+           is_between(c, UTF8PROC_CATEGORY_CC, UTF8PROC_CATEGORY_CO);
+}
+
 bool kd_is_nonspacing(uint32_t cp)
 {
     if (cp < 0x300)
@@ -185,6 +193,11 @@ bool kd_is_mark(uint32_t cp)
         return true;
     return is_between(category(cp), UTF8PROC_CATEGORY_MN, UTF8PROC_CATEGORY_ME) &&
            !in_ranges(LATER_MARKS, LENGTH(LATER_MARKS), cp);
+}
+
+bool kd_is_lower_letter(uint32_t cp)
+{
+    return category(cp) == UTF8PROC_CATEGORY_LL;
 }
 
 uint32_t kd_lower_char(uint32_t cp)

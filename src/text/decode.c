@@ -367,7 +367,9 @@ int kd_tokenizer_decode(const struct kd_tokenizer *t, const int32_t *ids, int64_
 
     kd_str_clear(out);
     KD_TRY(kd_scratch_take(t, &s));
-    KD_GO(decode_with(t, s, lists, ids, n, out));
+    KD_GO(kd_str_append(out, "", 0));
+    KD_GO(t->slow ? kd_slow_decode(t, ids, n, out)
+                  : decode_with(t, s, lists, ids, n, out));
     if (t->cleanup)
         KD_GO(kd_clean_up(out, false));
 out:

@@ -341,22 +341,25 @@ out:
 
 /* ---- byte-level BPE ---- */
 
-static int read_vocab_json(struct kd_tokenizer *t, const char *path)
+int kd_read_vocab_json(const char *dir, const char *name, struct kd_strtab *pieces)
 {
     struct kd_json *j = NULL;
+    char *path = NULL;
     int rc = KD_OK;
 
-    KD_TRY(kd_json_parse_file(path, &j));
+    KD_TRY(kd_path_join(dir, name, &path));
+    KD_GO(kd_json_parse_file(path, &j));
     if (!kd_json_is_object(j)) {
         rc = KD_FAIL(KD_EINPUT, "%s: not a JSON object of pieces and ids", path);
         goto out;
     }
     for (void *it = kd_json_first(j); it; it = kd_json_next(j, it))
-        KD_GO(kd_strtab_put(&t->pieces, kd_json_as_int(kd_json_value(it), -1),
+        KD_GO(kd_strtab_put(pieces, kd_json_as_int(kd_json_value(it), -1),
                             kd_json_key(it), (int64_t)strlen(kd_json_key(it))));
-    rc = kd_strtab_index(&t->pieces);
+    rc = kd_strtab_index(pieces);
 out:
     kd_json_free(j);
+    free(path);
     return rc;
 }
 
@@ -394,13 +397,12 @@ static int parse_merges(struct kd_tokenizer *t, const struct kd_str *text,
 
 int kd_read_byte_bpe_layout(struct kd_tokenizer *t, const char *dir)
 {
-    char *vocab = NULL, *merges = NULL;
+    char *merges = NULL;
     struct kd_str text = {0};
     int rc = KD_OK;
 
-    KD_GO(kd_path_join(dir, "vocab.json", &vocab));
     KD_GO(kd_path_join(dir, "merges.txt", &merges));
-    KD_GO(read_vocab_json(t, vocab));
+    KD_GO(kd_read_vocab_json(dir, "vocab.json", &t->pieces));
     KD_GO(kd_read_file(merges, &text));
     KD_GO(parse_merges(t, &text, merges));
     t->segmenter = KD_BPE;
@@ -410,7 +412,6 @@ int kd_read_byte_bpe_layout(struct kd_tokenizer *t, const char *dir)
     rc = kd_decode_add(t, KD_DECODE_BYTE_LEVEL, NULL, NULL);
 out:
     kd_str_free(&text);
-    free(vocab);
     free(merges);
     return rc;
 }

@@ -4,8 +4,9 @@
  * Both read the syntax that tokenizers use alike, but for what a few letters stand for:
  * \s is White_Space (PCRE2 has U+180E besides), \w has all letters, marks, digits and
  * connectors, the letter-like symbols and (outside a class) Latin-1's other numbers, \h
- * is a hexadecimal digit, ^ and $ hold at every line.  These are spelled out before the
- * pattern is compiled.  The compiled pattern is read-only, so threads share it. */
+ * is a hexadecimal digit, \b is by that \w, ^ and $ hold at every line.  These are
+ * spelled out before the pattern is compiled.  The compiled pattern is read-only, so
+ * threads share it. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "tokenizer_impl.h"
 
@@ -27,6 +28,11 @@ struct kd_regex {
     "\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-"         \
     "\\x{1f189}"
 #define LATIN_NUMBERS "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
+#define ANY_WORD "[" WORDS LATIN_NUMBERS "]"
+#define AFTER "(?<=" ANY_WORD ")"
+#define AFTER_NOT "(?<!" ANY_WORD ")"
+#define BEFORE "(?=" ANY_WORD ")"
+#define BEFORE_NOT "(?!" ANY_WORD ")"
 #define HEX "0-9A-Fa-f"
 
 /** What \C means, or NULL where both agree; inside a class without the brackets. */
@@ -36,7 +42,7 @@ static const char *meaning(char c, bool in_class)
     case 's':
         return in_class ? SPACES : "[" SPACES "]";
     case 'w':
-        return in_class ? WORDS : "[" WORDS LATIN_NUMBERS "]";
+        return in_class ? WORDS : ANY_WORD;
     case 'h':
         return in_class ? HEX : "[" HEX "]";
     case 'S':
@@ -45,6 +51,10 @@ static const char *meaning(char c, bool in_class)
         return in_class ? NULL : "[^" WORDS LATIN_NUMBERS "]";
     case 'H':
         return in_class ? NULL : "[^" HEX "]";
+    case 'b':
+        return in_class ? NULL : "(?:" AFTER BEFORE_NOT "|" AFTER_NOT BEFORE ")";
+    case 'B':
+        return in_class ? NULL : "(?:" AFTER BEFORE "|" AFTER_NOT BEFORE_NOT ")";
     default:
         return NULL;
     }
@@ -170,4 +180,52 @@ int kd_regex_next(const struct kd_regex *r, void *match, const char *text, int64
         w->at += n;
     }
     return KD_OK;
+}
+
+static int append_replacement(const char *text, const PCRE2_SIZE *v, int n_groups,
+                              const char *to, struct kd_str *out)
+{
+    for (const char *p = to; *p; p++) {
+        int group = *p == '$' && p[1] >= '1' && p[1] <= '9' ? p[1] - '0' : 0;
+
+        if (!group) {
+            KD_TRY(kd_str_append(out, p, 1));
+            continue;
+        }
+        p++;
+        if (group < n_groups)
+            KD_TRY(kd_str_append(out, text + v[2 * group],
+                                 (int64_t)(v[2 * group + 1] - v[2 * group])));
+    }
+    return KD_OK;
+}
+
+int kd_regex_replace(const struct kd_regex *r, const char *text, int64_t len,
+                     const char *to, struct kd_str *out)
+{
+    pcre2_match_data *match = pcre2_match_data_create_from_pattern(r->code, NULL);
+    PCRE2_SIZE done = 0, at = 0;
+    int rc = KD_OK, n = 0;
+
+    if (!match)
+        return KD_FAIL(KD_ENOMEM, "no memory for matching");
+    while (at <= (PCRE2_SIZE)len) {
+        const PCRE2_SIZE *v = pcre2_get_ovector_pointer(match);
+
+        n = pcre2_match(r->code, (PCRE2_SPTR)text, (PCRE2_SIZE)len, at,
+                        PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY, match, NULL);
+        if (n < 0)
+            break;
+        KD_GO(kd_str_append(out, text + done, (int64_t)(v[0] - done)));
+        KD_GO(append_replacement(text, v, n, to, out));
+        done = at = v[1];
+    }
+    if (n < 0 && n != PCRE2_ERROR_NOMATCH) {
+        rc = KD_FAIL(KD_EINTERNAL, "PCRE2 error %d while replacing text", n);
+        goto out;
+    }
+    rc = kd_str_append(out, text + done, len - (int64_t)done);
+out:
+    pcre2_match_data_free(match);
+    return rc;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reading SentencePiece model files.
+/* Reading SentencePiece model files, and the library's own encoding and decoding for the
+ * tokenizers that are defined by it (Marian).
  *
  * libsentencepiece loads the file first and so judges whether it is sound.  Its
  * interface does not tell the model type, user-defined pieces or the character map, so
@@ -13,6 +14,7 @@
 
 #include <exception>
 #include <string>
+#include <vector>
 
 #include <sentencepiece_processor.h>
 
@@ -178,4 +180,70 @@ extern "C" void kd_spm_free(struct kd_spm *m)
     free(m->kind);
     free(m->charsmap);
     *m = kd_spm{};
+}
+
+struct kd_spm_processor {
+    sentencepiece::SentencePieceProcessor processor;
+};
+
+extern "C" int kd_spm_open(const char *path, struct kd_spm_processor **out)
+{
+    *out = nullptr;
+    try {
+        auto *p = new kd_spm_processor;
+        const auto status = p->processor.Load(path);
+
+        if (!status.ok()) {
+            delete p;
+            return KD_FAIL(KD_EINPUT, "%s: not a SentencePiece model: %s", path,
+                           status.error_message());
+        }
+        *out = p;
+        return KD_OK;
+    } catch (const std::exception &e) {
+        return KD_FAIL(KD_ENOMEM, "%s: reading the model failed: %s", path, e.what());
+    }
+}
+
+extern "C" void kd_spm_close(struct kd_spm_processor *p)
+{
+    delete p;
+}
+
+extern "C" int kd_spm_encode(const struct kd_spm_processor *p, const char *text,
+                             int64_t len, struct kd_str *out)
+{
+    try {
+        std::vector<std::string> pieces;
+        const auto status =
+            p->processor.Encode(absl::string_view(text, (size_t)len), &pieces);
+
+        if (!status.ok())
+            return KD_FAIL(KD_EINTERNAL, "SentencePiece: %s", status.error_message());
+        for (const std::string &piece : pieces)
+            KD_TRY(kd_str_append(out, piece.c_str(), (int64_t)piece.size() + 1));
+        return KD_OK;
+    } catch (const std::exception &e) {
+        return KD_FAIL(KD_ENOMEM, "SentencePiece: encoding failed: %s", e.what());
+    }
+}
+
+extern "C" int kd_spm_decode(const struct kd_spm_processor *p, const char *pieces,
+                             int64_t len, struct kd_str *out)
+{
+    try {
+        std::vector<std::string> list;
+        std::string text;
+
+        for (int64_t i = 0; i < len; i += (int64_t)list.back().size() + 1)
+            list.emplace_back(pieces + i);
+
+        const auto status = p->processor.Decode(list, &text);
+
+        if (!status.ok())
+            return KD_FAIL(KD_EINTERNAL, "SentencePiece: %s", status.error_message());
+        return kd_str_append(out, text.data(), (int64_t)text.size());
+    } catch (const std::exception &e) {
+        return KD_FAIL(KD_ENOMEM, "SentencePiece: decoding failed: %s", e.what());
+    }
 }

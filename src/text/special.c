@@ -36,6 +36,9 @@ static const char *const DEFAULTS[KD_N_LAYOUTS][N_SPECIAL] = {
                         [MASK] = "[MASK]"},
     [KD_LAYOUT_PEGASUS] =
         {[EOS] = "</s>", [UNK] = "<unk>", [PAD] = "<pad>", [MASK] = "<mask_2>"},
+    [KD_LAYOUT_MARIAN] = {[EOS] = "</s>", [UNK] = "<unk>", [PAD] = "<pad>"},
+    [KD_LAYOUT_FSMT] =
+        {[BOS] = "<s>", [UNK] = "<unk>", [SEP] = "</s>", [PAD] = "<pad>"},
 };
 
 /** Whether the mask of LAYOUT is like a word, with the space before it. */
@@ -315,7 +318,12 @@ int kd_affix_set(struct kd_tokenizer *t, enum kd_layout layout,
     case KD_LAYOUT_T5:
         a.after[a.n_after++] = kd_token_id(t, "</s>");
         break;
+    case KD_LAYOUT_FSMT: /* the separator ends a text */
+        t->special.eos = token_of(t, config, "sep_token", "</s>");
+        a.after[a.n_after++] = t->special.eos;
+        break;
     case KD_LAYOUT_PEGASUS:
+    case KD_LAYOUT_MARIAN:
         a.after[a.n_after++] = t->special.eos;
         break;
     case KD_LAYOUT_BART:

@@ -17,8 +17,13 @@
 static const char *const FILES[] = {
     "tokenizer.json",
     "spiece.model",
+    "source.spm",
+    "target.spm",
     "sentencepiece.bpe.model",
     "vocab.json",
+    "target_vocab.json",
+    "vocab-src.json",
+    "vocab-tgt.json",
     "merges.txt",
     "vocab.txt",
     "tokenizer_config.json",
@@ -133,6 +138,8 @@ static const struct known_class CLASSES[] = {
     {"PegasusTokenizer", "pegasus", KD_LAYOUT_PEGASUS},
     {"PegasusTokenizer", "pegasus_x", KD_LAYOUT_PEGASUS},
     {"PegasusTokenizer", "bigbird_pegasus", KD_LAYOUT_PEGASUS},
+    {"MarianTokenizer", "marian", KD_LAYOUT_MARIAN},
+    {"FSMTTokenizer", "fsmt", KD_LAYOUT_FSMT},
     {"BertTokenizer", "bert", KD_LAYOUT_BERT},
     {"DistilBertTokenizer", "distilbert", KD_LAYOUT_BERT},
     {"ElectraTokenizer", "electra", KD_LAYOUT_BERT},
@@ -177,6 +184,10 @@ static int find_layout(const char *dir, const struct kd_side_files *f,
         *out = KD_LAYOUT_T5;
     else if (has_file(dir, "sentencepiece.bpe.model"))
         *out = KD_LAYOUT_MBART;
+    else if (has_file(dir, "source.spm"))
+        *out = KD_LAYOUT_MARIAN;
+    else if (has_file(dir, "vocab-src.json"))
+        *out = KD_LAYOUT_FSMT;
     else if (has_file(dir, "vocab.json"))
         *out = KD_LAYOUT_BART;
     else if (has_file(dir, "vocab.txt"))
@@ -200,13 +211,16 @@ static int read_chain(struct kd_tokenizer *t, const char *dir, enum kd_layout la
         [KD_LAYOUT_GPT2] = "vocab.json",
         [KD_LAYOUT_BERT] = "vocab.txt",
         [KD_LAYOUT_PEGASUS] = "spiece.model",
+        [KD_LAYOUT_MARIAN] = "source.spm",
+        [KD_LAYOUT_FSMT] = "vocab-src.json",
         [KD_LAYOUT_JSON] = "spiece.model",
     };
     const char *name = model_file[layout];
     char *path = NULL;
     int rc = KD_OK;
 
-    *json = has_file(dir, "tokenizer.json");
+    *json = has_file(dir, "tokenizer.json") && layout != KD_LAYOUT_MARIAN &&
+            layout != KD_LAYOUT_FSMT;
     if (*json)
         name = "tokenizer.json";
     if (!has_file(dir, name))
@@ -219,6 +233,10 @@ static int read_chain(struct kd_tokenizer *t, const char *dir, enum kd_layout la
         rc = kd_read_tokenizer_json(t, path);
     else if (layout == KD_LAYOUT_BART || layout == KD_LAYOUT_GPT2)
         rc = kd_read_byte_bpe_layout(t, dir);
+    else if (layout == KD_LAYOUT_MARIAN)
+        rc = kd_read_marian_layout(t, dir, config);
+    else if (layout == KD_LAYOUT_FSMT)
+        rc = kd_read_fsmt_layout(t, dir, config);
     else if (layout == KD_LAYOUT_BERT)
         rc = kd_read_bert_layout(t, path, config);
     else
@@ -246,7 +264,8 @@ static int load_into(struct kd_tokenizer *t, const char *dir, struct kd_side_fil
     KD_TRY(read_chain(t, dir, layout, f->config, &json));
     if (t->n_cut == 1 && t->cut[0].kind == KD_CUT_BYTE_LEVEL)
         t->cut[0].add_prefix_space = kd_json_bool(f->config, "add_prefix_space", false);
-    t->cleanup = kd_json_bool(f->config, "clean_up_tokenization_spaces", false);
+    t->cleanup = kd_json_bool(f->config, "clean_up_tokenization_spaces",
+                              layout == KD_LAYOUT_BERT && !json);
     KD_TRY(kd_special_read(t, layout, f));
     if (!json || layout == KD_LAYOUT_MBART || layout == KD_LAYOUT_MBART50)
         KD_TRY(kd_affix_set(t, layout, f->config));
@@ -304,6 +323,7 @@ void kd_tokenizer_free(struct kd_tokenizer *t)
         kd_regex_free(t->cut[i].regex);
     kd_decode_free(t);
     kd_graphemes_free(t->graphemes);
+    kd_slow_free(t->slow);
     kd_charsmap_free(&t->charsmap);
     for (int i = 0; i < t->n_norm; i++) {
         free(t->norm[i].pattern);
@@ -422,7 +442,8 @@ int kd_tokenizer_encode(const struct kd_tokenizer *t, enum kd_text_side side,
     KD_TRY(kd_scratch_take(t, &s));
     for (int i = 0; i < affix->n_before; i++)
         KD_GO(kd_token_ids_push(ids, affix->before[i]));
-    KD_GO(encode_text(t, s, text, len, ids));
+    KD_GO(t->slow ? kd_slow_encode(t, s, side, text, len, ids)
+                  : encode_text(t, s, text, len, ids));
     room = max_length - affix->n_after;
     if (max_length > 0 && ids->n > room) {
         ids->n = room > affix->n_before ? room : affix->n_before;

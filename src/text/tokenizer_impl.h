@@ -36,14 +36,22 @@ uint64_t kd_text_hash(const char *s, int64_t len);
 
 /* ---- unicode.c ---- */
 
-bool kd_is_white_space(uint32_t cp); /* property White_Space */
-bool kd_is_word_char(uint32_t cp);   /* \w of UTS 18 */
-bool kd_is_number(uint32_t cp);      /* category N */
-bool kd_is_punctuation(uint32_t cp); /* category P, and all of ASCII's */
-bool kd_is_invisible(uint32_t cp);   /* categories Cc, Cf, Co */
-bool kd_is_nonspacing(uint32_t cp);  /* category Mn */
-bool kd_is_mark(uint32_t cp);        /* category M */
-uint32_t kd_lower_char(uint32_t cp); /* simple lower case */
+bool kd_is_python_space(
+    uint32_t cp); /* what str.split and str.strip see: 1C to 1F too */
+/** Narrow *TEXT[*LEN] to what str.strip leaves. */
+void kd_python_strip(const char **text, int64_t *len);
+/** The next word of str.split in *TEXT[*LEN], taken off its front; false: none left. */
+bool kd_next_word(const char **text, int64_t *len, const char **word, int64_t *n);
+bool kd_is_white_space(uint32_t cp);  /* property White_Space */
+bool kd_is_word_char(uint32_t cp);    /* \w of UTS 18 */
+bool kd_is_number(uint32_t cp);       /* category N */
+bool kd_is_punctuation(uint32_t cp);  /* category P, and all of ASCII's */
+bool kd_is_invisible(uint32_t cp);    /* categories Cc, Cf, Co */
+bool kd_is_category_c(uint32_t cp);   /* C, so unassigned as well */
+bool kd_is_nonspacing(uint32_t cp);   /* category Mn */
+bool kd_is_mark(uint32_t cp);         /* category M */
+bool kd_is_lower_letter(uint32_t cp); /* category Ll */
+uint32_t kd_lower_char(uint32_t cp);  /* simple lower case */
 
 enum kd_normal_form { KD_NFC, KD_NFD, KD_NFKC, KD_NFKD };
 
@@ -93,6 +101,10 @@ struct kd_regex_walk {
  * after another match is passed over.  MATCH is a pcre2_match_data. */
 int kd_regex_next(const struct kd_regex *r, void *match, const char *text, int64_t len,
                   struct kd_regex_walk *w, bool *found) KD_MUST_CHECK;
+
+/** Append TEXT[len] with every match replaced by TO, $1 to $9 being its groups. */
+int kd_regex_replace(const struct kd_regex *r, const char *text, int64_t len,
+                     const char *to, struct kd_str *out) KD_MUST_CHECK;
 
 /* ---- charsmap.c ---- */
 
@@ -261,6 +273,20 @@ struct kd_affix {
 };
 
 struct kd_scratch;
+struct kd_moses;
+struct kd_spm_processor;
+
+/** What tokenizers have that are no chain: Marian's two SentencePiece models, FSMT's
+ * Moses rules, and a vocabulary of its own for what is decoded. */
+struct kd_slow {
+    struct kd_spm_processor *spm[2]; /* by enum kd_text_side; NULL: FSMT */
+    struct kd_moses *moses[2];
+    struct kd_strtab target; /* empty: one vocabulary for both sides */
+    bool own_target;         /* texts of the target side are encoded by it */
+    bool lower;
+    int64_t n_vocab; /* of the source; later pieces are parts of merges only */
+    int32_t unk[2];
+};
 
 struct kd_tokenizer {
     char digest[17];
@@ -295,6 +321,7 @@ struct kd_tokenizer {
     bool decode_joins; /* no decoder: tokens with spaces between */
     bool cleanup;
 
+    struct kd_slow *slow;         /* NULL: all of the above says what happens */
     struct kd_scratch_pool *pool; /* scratch memory that threads borrow */
 };
 
@@ -398,6 +425,8 @@ int kd_added_put(struct kd_tokenizer *t, const struct kd_added_token *token,
                  const char *content) KD_MUST_CHECK;
 /** Place of CONTENT among the added tokens, or -1. */
 int64_t kd_added_find(const struct kd_tokenizer *t, const char *content);
+int64_t kd_added_find_bytes(const struct kd_tokenizer *t, const char *content,
+                            int64_t len);
 /** Id of CONTENT among added tokens, else pieces; -1: none. */
 int32_t kd_token_id(const struct kd_tokenizer *t, const char *content);
 int kd_added_prepare(struct kd_tokenizer *t) KD_MUST_CHECK;
@@ -440,6 +469,8 @@ enum kd_layout {
     KD_LAYOUT_GPT2,
     KD_LAYOUT_BERT,
     KD_LAYOUT_PEGASUS,
+    KD_LAYOUT_MARIAN,
+    KD_LAYOUT_FSMT,
     KD_LAYOUT_JSON, /* a tokenizer.json of no class that is known here */
     KD_N_LAYOUTS
 };
@@ -453,6 +484,48 @@ int kd_read_byte_bpe_layout(struct kd_tokenizer *t, const char *dir) KD_MUST_CHE
 /** Fill the chain from vocab.txt. */
 int kd_read_bert_layout(struct kd_tokenizer *t, const char *path,
                         const struct kd_json *config) KD_MUST_CHECK;
+/** Marian: source.spm, target.spm, vocab.json, and target_vocab.json if separate. */
+int kd_read_marian_layout(struct kd_tokenizer *t, const char *dir,
+                          const struct kd_json *config) KD_MUST_CHECK;
+/** FSMT: vocab-src.json, vocab-tgt.json, merges.txt. */
+int kd_read_fsmt_layout(struct kd_tokenizer *t, const char *dir,
+                        const struct kd_json *config) KD_MUST_CHECK;
+/** Put the {"piece": id} of the file DIR/NAME into PIECES and index it. */
+int kd_read_vocab_json(const char *dir, const char *name,
+                       struct kd_strtab *pieces) KD_MUST_CHECK;
+
+/* ---- slow.c, fsmt.c ---- */
+
+int kd_slow_new(struct kd_tokenizer *t) KD_MUST_CHECK;
+void kd_slow_free(struct kd_slow *slow);
+int kd_slow_encode(const struct kd_tokenizer *t, struct kd_scratch *s,
+                   enum kd_text_side side, const char *text, int64_t len,
+                   struct kd_token_ids *ids) KD_MUST_CHECK;
+int kd_slow_decode(const struct kd_tokenizer *t, const int32_t *ids, int64_t n,
+                   struct kd_str *out) KD_MUST_CHECK;
+/** Encode TEXT[len] between two added tokens by Moses rules and BPE. */
+int kd_fsmt_encode(const struct kd_tokenizer *t, struct kd_scratch *s,
+                   enum kd_text_side side, const char *text, int64_t len,
+                   struct kd_token_ids *ids) KD_MUST_CHECK;
+/** Id of PIECE[len] on SIDE, the unknown's if there is none. */
+int32_t kd_slow_piece_id(const struct kd_tokenizer *t, enum kd_text_side side,
+                         const char *piece, int64_t len);
+
+/* ---- moses.c, moses_words.c, detokenise.c ---- */
+
+/** The rules of language LANG.  KD_EINPUT: not among those that are known. */
+int kd_moses_new(const char *lang, struct kd_moses **out) KD_MUST_CHECK;
+void kd_moses_free(struct kd_moses *m);
+/** Punctuation and spaces as Moses normalises them, then without what is invisible. */
+int kd_moses_normalise(const struct kd_moses *m, const char *text, int64_t len,
+                       struct kd_str *out) KD_MUST_CHECK;
+/** Words of TEXT[len] with one space between, XML characters escaped. */
+int kd_moses_tokenise(const struct kd_moses *m, const char *text, int64_t len,
+                      struct kd_str *out) KD_MUST_CHECK;
+/** Text of the words in WORDS[len], which white space separates. */
+int kd_moses_detokenise(const struct kd_moses *m, const char *words, int64_t len,
+                        struct kd_str *out) KD_MUST_CHECK;
+
 /** Pegasus: how many ids come before the model's, and the mask token of sentences
  * (NULL: none). */
 int64_t kd_pegasus_offset(const struct kd_json *config);
@@ -504,6 +577,16 @@ extern "C" {
 #endif
 int kd_spm_read(const char *path, struct kd_spm *out) KD_MUST_CHECK;
 void kd_spm_free(struct kd_spm *m);
+
+/** The library's own encoding and decoding; thread-safe. */
+int kd_spm_open(const char *path, struct kd_spm_processor **out) KD_MUST_CHECK;
+void kd_spm_close(struct kd_spm_processor *p);
+/** Append the pieces of TEXT[len], a NUL after each. */
+int kd_spm_encode(const struct kd_spm_processor *p, const char *text, int64_t len,
+                  struct kd_str *out) KD_MUST_CHECK;
+/** Append the text of PIECES[len], a NUL after each. */
+int kd_spm_decode(const struct kd_spm_processor *p, const char *pieces, int64_t len,
+                  struct kd_str *out) KD_MUST_CHECK;
 #ifdef __cplusplus
 }
 #endif

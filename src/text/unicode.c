@@ -25,6 +25,47 @@ bool kd_is_white_space(uint32_t cp)
            cp == 0x2029 || cp == 0x202F || cp == 0x205F || cp == 0x3000;
 }
 
+bool kd_is_python_space(uint32_t cp)
+{
+    return kd_is_white_space(cp) || (cp >= 0x1C && cp <= 0x1F);
+}
+
+void kd_python_strip(const char **text, int64_t *len)
+{
+    int n = 0;
+
+    while (*len > 0 && kd_is_python_space(kd_utf8_next(*text, *len, &n))) {
+        *text += n;
+        *len -= n;
+    }
+    while (*len > 0) {
+        int64_t start = *len - 1;
+
+        while (start > 0 && ((unsigned char)(*text)[start] & 0xC0) == 0x80)
+            start--;
+        if (!kd_is_python_space(kd_utf8_next(*text + start, *len - start, &n)))
+            break;
+        *len = start;
+    }
+}
+
+bool kd_next_word(const char **text, int64_t *len, const char **word, int64_t *n)
+{
+    int n_bytes = 0;
+
+    while (*len > 0 && kd_is_python_space(kd_utf8_next(*text, *len, &n_bytes))) {
+        *text += n_bytes;
+        *len -= n_bytes;
+    }
+    *word = *text;
+    while (*len > 0 && !kd_is_python_space(kd_utf8_next(*text, *len, &n_bytes))) {
+        *text += n_bytes;
+        *len -= n_bytes;
+    }
+    *n = *text - *word;
+    return *n > 0;
+}
+
 static pcre2_code *compile(const char *pattern)
 {
     int error = 0;
