@@ -257,7 +257,8 @@ static int build_spm(struct kd_tokenizer *t, const struct kd_spm *m,
     if (t->segmenter == KD_BPE)
         KD_TRY(merges_from_scores(t));
     else
-        KD_TRY(kd_unigram_prepare(t));
+        KD_TRY(kd_unigram_prepare(&t->unigram, &t->pieces,
+                                  kd_unigram_min_score(&t->unigram, t->pieces.n)));
     KD_TRY(add_model_tokens(t, m));
     if (m->charsmap_len) {
         KD_TRY(kd_charsmap_read(m->charsmap, m->charsmap_len, &t->charsmap));

@@ -5,8 +5,9 @@
  * libsentencepiece loads the file first and so judges whether it is sound.  Its
  * interface does not tell the model type, user-defined pieces or the character map, so
  * these are read from the message itself, a protocol buffer of a few known fields:
- * ModelProto {1: pieces {1 text, 2 score, 3 type}, 2: trainer {3 type},
- * 3: normaliser {2 character map}}. */
+ * ModelProto {1: pieces {1 text, 2 score, 3 type}, 2: trainer {3 type, 24 space after
+ * words}, 3: normaliser {2 character map, 3 space in front, 4 tidy spaces, 5 escape
+ * them}}. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -110,6 +111,21 @@ void read_piece(cursor c, struct kd_spm *out, int64_t i)
     }
 }
 
+/** A number of the trainer's (2) or the normaliser's (3) specification. */
+void read_flag(uint64_t spec, uint64_t field, uint64_t value, struct kd_spm *out)
+{
+    if (spec == 2 && field == 3)
+        out->model_type = (int)value;
+    else if (spec == 2 && field == 24)
+        out->suffix_space = value != 0;
+    else if (spec == 3 && field == 3)
+        out->dummy_prefix = value != 0;
+    else if (spec == 3 && field == 4)
+        out->tidy_space = value != 0;
+    else if (spec == 3 && field == 5)
+        out->escape_space = value != 0;
+}
+
 int read_specs(cursor c, struct kd_spm *out)
 {
     field f, g;
@@ -120,9 +136,9 @@ int read_specs(cursor c, struct kd_spm *out)
         if (f.wire != 2 || (f.number != 2 && f.number != 3))
             continue;
         while (next_field(&inner, &g)) {
-            if (f.number == 2 && g.number == 3 && g.wire == 0)
-                out->model_type = (int)g.value;
-            else if (f.number == 3 && g.number == 2 && g.wire == 2 && g.value > 0 &&
+            if (g.wire == 0)
+                read_flag(f.number, g.number, g.value, out);
+            if (f.number == 3 && g.number == 2 && g.wire == 2 && g.value > 0 &&
                      !out->charsmap) {
                 out->charsmap_len = (int64_t)g.value;
                 KD_TRY(kd_strndup(g.bytes.p, out->charsmap_len, &out->charsmap));
@@ -157,6 +173,7 @@ extern "C" int kd_spm_read(const char *path, struct kd_spm *out)
 {
     *out = kd_spm{};
     out->model_type = 1;
+    out->dummy_prefix = out->tidy_space = out->escape_space = true;
     try {
         sentencepiece::SentencePieceProcessor processor;
         const auto status = processor.Load(path);

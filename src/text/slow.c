@@ -2,9 +2,9 @@
 /* Tokenizers of which transformers has no fast kind: Marian and FSMT.
  *
  * Text is split at added tokens first; what lies between goes whole to the model: two
- * SentencePiece models (Marian, through libsentencepiece, since its own encoding is the
- * reference), or Moses rules and BPE (FSMT, fsmt.c).  Pieces get their ids from a
- * vocabulary that is not the model's.  Decoding takes the target side's. */
+ * SentencePiece models (Marian, spm_encode.c), or Moses rules and BPE (FSMT, fsmt.c).
+ * Pieces get their ids from a vocabulary that is not the model's.  Decoding takes the
+ * target side's. */
 #include "tokenizer_impl.h"
 
 #include "kdhpc/base/mem.h"
@@ -22,7 +22,7 @@ int kd_slow_new(struct kd_tokenizer *t)
 void kd_slow_free(struct kd_slow *slow)
 {
     for (int side = 0; slow && side < 2; side++) {
-        kd_spm_close(slow->spm[side]);
+        kd_spm_encoder_free(slow->spm[side]);
         kd_moses_free(slow->moses[side]);
     }
     if (slow)
@@ -35,13 +35,13 @@ static int32_t id_in(const struct kd_strtab *pieces, const char *piece)
     return kd_strtab_find(pieces, piece, (int64_t)strlen(piece));
 }
 
-static int open_spm(const char *dir, const char *name, struct kd_spm_processor **out)
+static int open_spm(const char *dir, const char *name, struct kd_spm_encoder **out)
 {
     char *path = NULL;
     int rc = kd_path_join(dir, name, &path);
 
     if (!rc)
-        rc = kd_spm_open(path, out);
+        rc = kd_spm_encoder_new(path, out);
     free(path);
     return rc;
 }
@@ -92,7 +92,7 @@ static int marian_encode(const struct kd_tokenizer *t, struct kd_scratch *s,
     if (n)
         KD_TRY(kd_token_ids_push(ids, kd_slow_piece_id(t, side, text, n)));
     kd_str_clear(&s->word);
-    KD_TRY(kd_spm_encode(t->slow->spm[side], text + n, len - n, &s->word));
+    KD_TRY(kd_spm_encoder_run(t->slow->spm[side], s, text + n, len - n, &s->word));
     for (int64_t i = 0; i < s->word.len; i += n + 1) {
         int64_t at = -1;
 
@@ -175,7 +175,8 @@ static int marian_join(const struct kd_slow *slow, const struct kd_str *pieces,
     int64_t n = 0;
     int rc = KD_OK;
 
-    KD_GO(kd_spm_decode(slow->spm[KD_TARGET], pieces->data, pieces->len, &text));
+    KD_GO(kd_spm_decode(kd_spm_encoder_library(slow->spm[KD_TARGET]), pieces->data,
+                        pieces->len, &text));
     KD_GO(append_with_spaces(text.data ? text.data : "", text.len, &spaced));
     p = spaced.data ? spaced.data : "";
     n = spaced.len;

@@ -331,9 +331,7 @@ void kd_tokenizer_free(struct kd_tokenizer *t)
         kd_regex_free(t->norm[i].regex);
     }
     kd_strtab_free(&t->pieces);
-    free(t->unigram.score);
-    free(t->unigram.sorted);
-    free(t->unigram.first);
+    kd_unigram_free(&t->unigram);
     free(t->merges.pair);
     free(t->merges.rank);
     free(t->merges.result);

@@ -241,8 +241,10 @@ enum kd_segmenter { KD_UNIGRAM, KD_BPE, KD_WORD_PIECE, KD_WORD_LEVEL };
 
 /** Unigram: pieces in byte order, and where each pair of first bytes begins. */
 struct kd_unigram {
-    double *score;   /* [n_pieces] by id */
-    int32_t *sorted; /* ids in byte order of their pieces */
+    const struct kd_strtab *pieces; /* borrowed */
+    double *score;                  /* [n_pieces] by id */
+    bool single;                    /* sums in single precision, as SentencePiece's */
+    int32_t *sorted;                /* ids in byte order of their pieces */
     int64_t n_sorted;
     int32_t *first; /* [65537] pieces whose first two bytes are below the index */
     double unk_score;
@@ -275,11 +277,12 @@ struct kd_affix {
 struct kd_scratch;
 struct kd_moses;
 struct kd_spm_processor;
+struct kd_spm_encoder;
 
 /** What tokenizers have that are no chain: Marian's two SentencePiece models, FSMT's
  * Moses rules, and a vocabulary of its own for what is decoded. */
 struct kd_slow {
-    struct kd_spm_processor *spm[2]; /* by enum kd_text_side; NULL: FSMT */
+    struct kd_spm_encoder *spm[2]; /* by enum kd_text_side; NULL: FSMT */
     struct kd_moses *moses[2];
     struct kd_strtab target; /* empty: one vocabulary for both sides */
     bool own_target;         /* texts of the target side are encoded by it */
@@ -383,7 +386,22 @@ int kd_word_piece_segment(const struct kd_tokenizer *t, struct kd_scratch *s,
 int kd_word_level_segment(const struct kd_tokenizer *t, const char *word, int64_t len,
                           struct kd_token_ids *ids) KD_MUST_CHECK;
 
-int kd_unigram_prepare(struct kd_tokenizer *t) KD_MUST_CHECK;
+/** Prepare U over PIECES, of which those with a score of -INFINITY never match.
+ * PENALISED: the unknown is by that much below the least score. */
+int kd_unigram_prepare(struct kd_unigram *u, const struct kd_strtab *pieces,
+                       double min_score) KD_MUST_CHECK;
+void kd_unigram_free(struct kd_unigram *u);
+/** Lowest score of N pieces. */
+double kd_unigram_min_score(const struct kd_unigram *u, int64_t n);
+
+typedef int kd_take_piece(void *arg, const char *word, int64_t start, int64_t stop,
+                          int32_t id);
+
+/** Hand the pieces of the best path over WORD[len] to TAKE in order; id -1: an unknown
+ * character. */
+int kd_unigram_best_path(const struct kd_unigram *u, struct kd_scratch *s,
+                         const char *word, int64_t len, kd_take_piece *take,
+                         void *arg) KD_MUST_CHECK;
 int kd_unigram_segment(const struct kd_tokenizer *t, struct kd_scratch *s,
                        const char *word, int64_t len,
                        struct kd_token_ids *ids) KD_MUST_CHECK;
@@ -511,6 +529,16 @@ int kd_fsmt_encode(const struct kd_tokenizer *t, struct kd_scratch *s,
 int32_t kd_slow_piece_id(const struct kd_tokenizer *t, enum kd_text_side side,
                          const char *piece, int64_t len);
 
+/* ---- spm_encode.c ---- */
+
+int kd_spm_encoder_new(const char *path, struct kd_spm_encoder **out) KD_MUST_CHECK;
+void kd_spm_encoder_free(struct kd_spm_encoder *e);
+/** Append the pieces of TEXT[len] as the library makes them, a NUL after each. */
+int kd_spm_encoder_run(const struct kd_spm_encoder *e, struct kd_scratch *s,
+                       const char *text, int64_t len, struct kd_str *out) KD_MUST_CHECK;
+/** The library's object, for decoding. */
+const struct kd_spm_processor *kd_spm_encoder_library(const struct kd_spm_encoder *e);
+
 /* ---- moses.c, moses_words.c, detokenise.c ---- */
 
 /** The rules of language LANG.  KD_EINPUT: not among those that are known. */
@@ -568,9 +596,11 @@ struct kd_spm {
     int64_t charsmap_len;
     int model_type; /* 1 unigram, 2 BPE */
     int unk_id;
+    bool suffix_space; /* the space goes after a word */
+    bool dummy_prefix, tidy_space, escape_space;
 };
 
-enum kd_spm_kind { KD_SPM_UNKNOWN = 2, KD_SPM_CONTROL = 3, KD_SPM_USER = 4 };
+enum kd_spm_kind { KD_SPM_NORMAL = 1, KD_SPM_UNKNOWN, KD_SPM_CONTROL, KD_SPM_USER };
 
 #ifdef __cplusplus
 extern "C" {

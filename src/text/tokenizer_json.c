@@ -48,7 +48,8 @@ static int read_unigram(struct kd_tokenizer *t, const struct kd_json *j)
     t->byte_fallback = kd_json_bool(j, "byte_fallback", false);
     if (t->unk_piece >= n)
         return KD_FAIL(KD_EINPUT, "tokenizer.json: unk_id is not in the vocabulary");
-    return kd_unigram_prepare(t);
+    return kd_unigram_prepare(&t->unigram, &t->pieces,
+                              kd_unigram_min_score(&t->unigram, n));
 }
 
 /** One merge: "left right", or ["left", "right"]. */

@@ -99,7 +99,7 @@ def train_spm(path, sentences, vocab, kind="unigram", small_map=False, **more):
         rules = path + ".tsv"
         with open(rules, "w") as f:
             f.write("".join(f"{a}\t{b}\n" for a, b in RULES.items()))
-        more["normalization_rule_tsv"] = rules
+        more.update(normalization_rule_tsv=rules, hard_vocab_limit=kind != "unigram")
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(sentences), model_writer=model, model_type=kind, vocab_size=vocab, character_coverage=0.9995,
         minloglevel=2, num_threads=1, **more)

@@ -76,6 +76,7 @@ def reference(tokenizer, kind, side, texts):
 
 
 def compare(probe, kind, path, side, lines):
+    name = os.path.basename(path)
     t = transformers.AutoTokenizer.from_pretrained(path)
     texts = lines + awkward(t, lines)
     texts = [x for x in texts if kind.accepts(x)]
@@ -87,7 +88,7 @@ def compare(probe, kind, path, side, lines):
     got = subprocess.run([probe, path, items, side], capture_output=True)
     os.unlink(items)
     if got.returncode:
-        print("%-22s %-6s FAILED: %s" % (kind.name, side, got.stderr.decode()[-300:]))
+        print("%-26s %-6s FAILED: %s" % (name, side, got.stderr.decode()[-300:]))
         return False
     rows = [x.split("\t") for x in got.stdout.decode().split("\n") if x]
     got = [{"ids": [int(i) for i in a.split()], "text": bytes.fromhex(b).decode()} for a, b in rows]
@@ -96,8 +97,8 @@ def compare(probe, kind, path, side, lines):
     bad = [i for i in range(len(texts)) if got[i]["ids"] != want[i]]
     bad_text = [i for i in range(len(got)) if got[i]["text"] != text[i] and i not in set(bad)]
     fast = "fast" if t.is_fast else "slow"
-    print("%-22s %-6s %s: %d texts, %d differ; %d decoded, %d differ" %
-          (kind.name, side, fast, len(texts), len(bad), len(got), len(bad_text)), flush=True)
+    print("%-26s %-6s %s: %d texts, %d differ; %d decoded, %d differ" %
+          (name, side, fast, len(texts), len(bad), len(got), len(bad_text)), flush=True)
     for i in bad[:4]:
         k = next((k for k, (a, b) in enumerate(zip(got[i]["ids"], want[i])) if a != b), min(len(got[i]["ids"]), len(want[i])))
         lo = max(0, k - 2)
@@ -108,6 +109,24 @@ def compare(probe, kind, path, side, lines):
         print("   ids  %s %s\n   ours %r\n   want %r" % (got[i]["ids"][:20], t.convert_ids_to_tokens(got[i]["ids"][:20]),
                                                      got[i]["text"][:300], text[i][:300]))
     return not bad and not bad_text
+
+
+def save_again(path, keep_json):
+    """What save_pretrained makes of the directory, with tokens added; without the tokenizer.json unless KEEP_JSON."""
+    t = transformers.AutoTokenizer.from_pretrained(path)
+    t.add_tokens(["plainword", "C++", transformers.AddedToken("<new>", lstrip=True, normalized=False),
+                  transformers.AddedToken("Alone", single_word=t.is_fast, normalized=True),
+                  transformers.AddedToken("<both>", lstrip=True, rstrip=True)])
+    t.add_special_tokens({"additional_special_tokens": [transformers.AddedToken("<sp>", rstrip=True)]},
+                         replace_additional_special_tokens=False)
+    again = path + (".again" if keep_json else ".files")
+    shutil.rmtree(again, ignore_errors=True)
+    t.save_pretrained(again)
+    if not keep_json:
+        if not t.is_fast or sorted(os.listdir(again)) == ["special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"]:
+            return None
+        os.unlink(os.path.join(again, "tokenizer.json"))
+    return again
 
 
 def speed(probe, kind, path, lines):
@@ -155,6 +174,11 @@ def main():
             kind.make(path, sample, 8000 if len(lines) > 5000 else 400)
         for side in kind.sides:
             ok = compare(a.probe, kind, path, side, lines) and ok
+        for keep_json in (True, False):
+            again = save_again(path, keep_json)
+            if again:
+                for side in kind.sides:
+                    ok = compare(a.probe, kind, again, side, lines[:1000]) and ok
         if a.speed:
             speed(a.probe, kind, path, lines[:20000])
     return 0 if ok else 1
