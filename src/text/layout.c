@@ -238,7 +238,8 @@ static enum kd_prepend prepend_of(enum kd_layout layout, const struct kd_json *c
 {
     bool t5 = layout == KD_LAYOUT_T5 || layout == KD_LAYOUT_JSON;
 
-    if (t5 && !kd_json_bool(config, "add_prefix_space", true))
+    if (t5 && kd_json_get(config, "add_prefix_space") &&
+        !kd_json_bool(config, "add_prefix_space", false)) /* null is not absent here */
         return KD_PREPEND_NEVER;
     return t5 && kd_json_has(config, "legacy") && !kd_json_bool(config, "legacy", true)
                ? KD_PREPEND_FIRST

@@ -141,6 +141,9 @@ static int put_special(struct kd_tokenizer *t, enum kd_layout layout,
     };
     int64_t at = 0;
 
+    *content = NULL;
+    if (value && !object && !kd_json_is_string(value)) /* null: none, not the default */
+        return KD_OK;
     *content =
         object ? kd_json_str(value, "content", NULL) : kd_json_as_str(value, def);
     if (!*content)
@@ -252,7 +255,7 @@ int kd_special_read(struct kd_tokenizer *t, enum kd_layout layout,
 
     if (decoder)
         KD_TRY(put_numbered(t, decoder, false));
-    else if (f->added)
+    else if (f->added && !kd_json_has(f->config, "added_tokens_decoder"))
         KD_TRY(put_numbered(t, f->added, true));
     for (int k = 0; k < N_SPECIAL; k++) {
         const char *content = NULL;

@@ -91,6 +91,9 @@ def compare(probe, kind, path, side, lines):
         print("%-26s %-6s FAILED: %s" % (name, side, got.stderr.decode()[-300:]))
         return False
     rows = [x.split("\t") for x in got.stdout.decode().split("\n") if x]
+    size = int(rows.pop(0)[0])
+    if size != len(t):
+        print("   %d ids, want %d" % (size, len(t)))
     got = [{"ids": [int(i) for i in a.split()], "text": bytes.fromhex(b).decode()} for a, b in rows]
     assert len(got) == len(texts) + len(ids), (len(got), len(texts), len(ids))
     text = t.batch_decode(want + ids, skip_special_tokens=True)
@@ -108,7 +111,7 @@ def compare(probe, kind, path, side, lines):
     for i in bad_text[:4]:
         print("   ids  %s %s\n   ours %r\n   want %r" % (got[i]["ids"][:20], t.convert_ids_to_tokens(got[i]["ids"][:20]),
                                                      got[i]["text"][:300], text[i][:300]))
-    return not bad and not bad_text
+    return not bad and not bad_text and size == len(t)
 
 
 def save_again(path, keep_json):

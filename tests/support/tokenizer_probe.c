@@ -45,6 +45,7 @@ static int compare(const struct kd_tokenizer *t, const char *path,
     int rc = KD_OK;
 
     KD_TRY(kd_json_parse_file(path, &items));
+    (void)printf("%lld\n", (long long)kd_tokenizer_size(t));
     for (int64_t i = 0; i < kd_json_len(items); i++) {
         const struct kd_json *item = kd_json_at(items, i);
         const char *s = kd_json_as_str(item, NULL);
