@@ -154,13 +154,25 @@ void kd_regex_free(struct kd_regex *r)
     free(r);
 }
 
+/** Match from AT on; interpreted where the compiled code's stack is too small. */
+static int match_from(const struct kd_regex *r, const char *text, int64_t len,
+                      PCRE2_SIZE at, uint32_t options, pcre2_match_data *match)
+{
+    int rc = pcre2_match(r->code, (PCRE2_SPTR)text, (PCRE2_SIZE)len, at,
+                         PCRE2_NO_UTF_CHECK | options, match, NULL);
+
+    if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
+        rc = pcre2_match(r->code, (PCRE2_SPTR)text, (PCRE2_SIZE)len, at,
+                         PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT | options, match, NULL);
+    return rc;
+}
+
 int kd_regex_next(const struct kd_regex *r, void *match, const char *text, int64_t len,
                   struct kd_regex_walk *w, bool *found)
 {
     *found = false;
     while (w->at <= len) {
-        int rc = pcre2_match(r->code, (PCRE2_SPTR)text, (PCRE2_SIZE)len,
-                             (PCRE2_SIZE)w->at, PCRE2_NO_UTF_CHECK, match, NULL);
+        int rc = match_from(r, text, len, (PCRE2_SIZE)w->at, 0, match);
         const PCRE2_SIZE *v = pcre2_get_ovector_pointer(match);
         int n = 1;
 
@@ -212,8 +224,7 @@ int kd_regex_replace(const struct kd_regex *r, const char *text, int64_t len,
     while (at <= (PCRE2_SIZE)len) {
         const PCRE2_SIZE *v = pcre2_get_ovector_pointer(match);
 
-        n = pcre2_match(r->code, (PCRE2_SPTR)text, (PCRE2_SIZE)len, at,
-                        PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY, match, NULL);
+        n = match_from(r, text, len, at, PCRE2_NOTEMPTY, match);
         if (n < 0)
             break;
         KD_GO(kd_str_append(out, text + done, (int64_t)(v[0] - done)));

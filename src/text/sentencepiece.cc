@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reading SentencePiece model files, and the library's own encoding and decoding for the
- * tokenizers that are defined by it (Marian).
+/* Reading SentencePiece model files, and the library's own encoding and decoding for
+ * the tokenizers that are defined by it (Marian).
  *
  * libsentencepiece loads the file first and so judges whether it is sound.  Its
  * interface does not tell the model type, user-defined pieces or the character map, so
@@ -139,7 +139,7 @@ int read_specs(cursor c, struct kd_spm *out)
             if (g.wire == 0)
                 read_flag(f.number, g.number, g.value, out);
             if (f.number == 3 && g.number == 2 && g.wire == 2 && g.value > 0 &&
-                     !out->charsmap) {
+                !out->charsmap) {
                 out->charsmap_len = (int64_t)g.value;
                 KD_TRY(kd_strndup(g.bytes.p, out->charsmap_len, &out->charsmap));
             }

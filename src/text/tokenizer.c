@@ -346,6 +346,11 @@ int64_t kd_tokenizer_size(const struct kd_tokenizer *t)
     return t->size;
 }
 
+int64_t kd_tokenizer_target_size(const struct kd_tokenizer *t)
+{
+    return t->slow && t->slow->target.n > t->size ? t->slow->target.n : t->size;
+}
+
 const struct kd_special_ids *kd_tokenizer_special(const struct kd_tokenizer *t)
 {
     return &t->special;

@@ -8,6 +8,7 @@
 
 #include "kdhpc/base/mem.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,6 +25,39 @@ static bool is_type(const struct kd_json *j, const char *type)
 
 /* ---- model ---- */
 
+/** V as the reference's JSON reader has it: the shortest decimal digits of V as an
+ * integer, rounded, times or by a power of ten, rounded again.  The last bit decides
+ * ties between paths. */
+static int as_read(double v, double *out)
+{
+    char text[40] = "";
+    uint64_t digits = 0;
+    int exponent = 0;
+
+    *out = v;
+    if (v == 0.0 || !isfinite(v))
+        return KD_OK;
+    for (int precision = 14; precision <= 16; precision++) {
+        KD_TRY(kd_format(text, sizeof text, "%.*e", precision, fabs(v)));
+        if (strtod(text, NULL) == fabs(v))
+            break;
+    }
+    exponent = (int)strtol(strchr(text, 'e') + 1, NULL, 10);
+    for (const char *p = text; *p != 'e'; p++)
+        if (*p != '.') {
+            digits = digits * 10 + (uint64_t)(*p - '0');
+            exponent -= p > text;
+        }
+    for (; digits % 10 == 0; exponent++)
+        digits /= 10;
+    if (exponent < -300 || exponent > 300)
+        return KD_OK;
+    *out = exponent < 0 ? (double)digits / pow(10.0, -exponent)
+                        : (double)digits * pow(10.0, exponent);
+    *out = v < 0 ? -*out : *out;
+    return KD_OK;
+}
+
 static int read_unigram(struct kd_tokenizer *t, const struct kd_json *j)
 {
     const struct kd_json *vocab = kd_json_get(j, "vocab");
@@ -39,7 +73,7 @@ static int read_unigram(struct kd_tokenizer *t, const struct kd_json *j)
                            "tokenizer.json: piece %lld of the vocabulary is "
                            "not [text, score]",
                            (long long)i);
-        t->unigram.score[i] = kd_json_as_num(kd_json_at(pair, 1), 0.0);
+        KD_TRY(as_read(kd_json_as_num(kd_json_at(pair, 1), 0.0), &t->unigram.score[i]));
         KD_TRY(kd_strtab_put(&t->pieces, i, piece, (int64_t)strlen(piece)));
     }
     KD_TRY(kd_strtab_index(&t->pieces));

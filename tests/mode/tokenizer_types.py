@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tokenizers of every type against transformers, live:
 
-    tokenizer_types.py PROBE WORK [--text FILE]... [--types a,b] [--speed] [--keep]
+    tokenizer_types.py PROBE WORK [--text FILE]... [--types a,b] [--random N] [--speed] [--keep]
 
 Trains a tokenizer of each type on the text (default: inputs/tiny), writes its directory
 under WORK, and compares what tests/support/tokenizer_probe and AutoTokenizer make of every line, of
-awkward texts and of random ids.  --speed compares the encode throughput of one thread as
-well, in interleaved pairs (ratio ours / theirs, median).  Exit code 77: the libraries are
+awkward texts and of random ids; then again for what save_pretrained makes of the directory, with
+more tokens added, with its tokenizer.json and without.  --speed compares the encode throughput of
+one thread as well, in interleaved pairs (ratio ours / theirs, median).  Exit code 77: the libraries are
 not there; 1: something differs.
 """
 import argparse
@@ -37,7 +38,7 @@ import tokenizer_kinds as kinds  # noqa: E402
 transformers.logging.set_verbosity_error()
 
 
-def awkward(tokenizer, lines):
+def awkward(tokenizer, lines, n):
     """Texts with every special and added token in odd places, and characters that libraries treat differently."""
     out = list(kinds.AWKWARD)
     added = list(tokenizer.get_added_vocab())
@@ -50,12 +51,12 @@ def awkward(tokenizer, lines):
              (0xE00, 0xF00), (0x1100, 0x1200), (0x2000, 0x2070), (0x20A0, 0x2190), (0x2460, 0x2500), (0x3000, 0x3100),
              (0x4E00, 0x4F00), (0xAC00, 0xAD00), (0xFB00, 0xFB50), (0xFE00, 0xFE10), (0xFF00, 0xFFF0),
              (0x1F1E6, 0x1F200), (0x1F300, 0x1F650), (0x1F3FB, 0x1F400), (0x10400, 0x10450), (0xE0020, 0xE0030)]
-    for i in range(1500):
+    for i in range(n):
         chosen = r.sample(pools, 3)
         text = "".join(chr(r.randrange(*r.choice(chosen))) if r.random() < 0.7 else r.choice(" abeE.,'-1 ")
                        for _ in range(r.randrange(1, 24)))
         out.append("".join(c for c in text if c != "\0" and unicodedata.category(c) != "Cn"))
-    for i in range(1500):  # real lines, broken and rejoined
+    for i in range(n):  # real lines, broken and rejoined
         a, b = r.choice(lines), r.choice(lines)
         cut = r.randrange(len(a) + 1)
         out.append(a[:cut] + r.choice(["", " ", "  ", "\t", "\n", "\u00a0", "...", "--", "\u200b", "'"]) +
@@ -75,13 +76,13 @@ def reference(tokenizer, kind, side, texts):
     return tokenizer(texts, verbose=False)["input_ids"]
 
 
-def compare(probe, kind, path, side, lines):
+def compare(probe, kind, path, side, lines, n_random=1500):
     name = os.path.basename(path)
     t = transformers.AutoTokenizer.from_pretrained(path)
-    texts = lines + awkward(t, lines)
+    texts = lines + awkward(t, lines, n_random)
     texts = [x for x in texts if kind.accepts(x)]
     want = reference(t, kind, side, texts)
-    ids = random_ids(t, 1500)
+    ids = random_ids(t, n_random)
     items = os.path.join(path, "items.json")
     with open(items, "w") as f:
         json.dump(texts + ids, f)
@@ -157,6 +158,7 @@ def main():
     p.add_argument("work")
     p.add_argument("--text", action="append", default=[])
     p.add_argument("--types", default="")
+    p.add_argument("--random", type=int, default=1500, help="random texts of each sort, and random lists of ids")
     p.add_argument("--speed", action="store_true")
     p.add_argument("--keep", action="store_true", help="use the directories that are there")
     a = p.parse_args()
@@ -176,12 +178,12 @@ def main():
             os.makedirs(path)
             kind.make(path, sample, 8000 if len(lines) > 5000 else 400)
         for side in kind.sides:
-            ok = compare(a.probe, kind, path, side, lines) and ok
+            ok = compare(a.probe, kind, path, side, lines, a.random) and ok
         for keep_json in (True, False):
             again = save_again(path, keep_json)
             if again:
                 for side in kind.sides:
-                    ok = compare(a.probe, kind, again, side, lines[:1000]) and ok
+                    ok = compare(a.probe, kind, again, side, lines[:1000], a.random) and ok
         if a.speed:
             speed(a.probe, kind, path, lines[:20000])
     return 0 if ok else 1

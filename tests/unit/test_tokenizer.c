@@ -144,7 +144,7 @@ static void languages_are_set(void **state)
     kd_tokenizer_free(other);
 }
 
-/* ---- damaged and unsupported directories ---- */
+/* ---- directories ---- */
 
 static void make_dir(char *path)
 {
@@ -162,9 +162,15 @@ static void write_text(const char *dir, const char *name, const char *bytes,
 
 static void remove_dir(const char *dir)
 {
-    static const char *const names[] = {
-        "spiece.model",          "tokenizer.json",          "vocab.json", "merges.txt",
-        "tokenizer_config.json", "special_tokens_map.json", "in.txt"};
+    static const char *const names[] = {"vocab-src.json",
+                                        "vocab-tgt.json",
+                                        "spiece.model",
+                                        "tokenizer.json",
+                                        "vocab.json",
+                                        "merges.txt",
+                                        "tokenizer_config.json",
+                                        "special_tokens_map.json",
+                                        "in.txt"};
 
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char path[512];
@@ -174,6 +180,82 @@ static void remove_dir(const char *dir)
     }
     assert_int_equal(rmdir(dir), 0);
 }
+
+/* ---- two vocabularies, files ---- */
+
+static void copy_as(const char *from, const char *name, const char *dir, const char *as)
+{
+    char a[512], b[512];
+
+    assert_int_equal(kd_format(a, sizeof a, "%s%s/%s", GOLDEN, from, name), KD_OK);
+    assert_int_equal(kd_format(b, sizeof b, "%s/%s", dir, as), KD_OK);
+    assert_int_equal(kd_copy_file(a, b), KD_OK);
+}
+
+/** Where the vocabularies differ, a target is encoded as a source would be by the
+ * tokenizer of the other direction, which the reference was compared with. */
+static void fsmt_targets_have_their_vocabulary(void **state)
+{
+    char dir[] = "/tmp/kd_tokenizer_XXXXXX";
+    const char *config = "{\"tokenizer_class\": \"FSMTTokenizer\", "
+                         "\"langs\": [\"de\", \"en\"]}";
+    struct kd_json *texts = parse(GOLDEN "texts.json");
+    struct kd_tokenizer *t = load(GOLDEN "fsmt_en_de"), *other = NULL;
+    struct kd_token_ids a = {0}, b = {0};
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    copy_as("fsmt_en_de", "vocab-src.json", dir, "vocab-tgt.json");
+    copy_as("fsmt_en_de", "vocab-tgt.json", dir, "vocab-src.json");
+    copy_as("fsmt_en_de", "merges.txt", dir, "merges.txt");
+    write_text(dir, "tokenizer_config.json", config, (int64_t)strlen(config));
+    other = load(dir);
+    assert_int_equal(kd_tokenizer_target_size(t), kd_tokenizer_size(other));
+    for (int64_t i = 0; i < kd_json_len(texts); i++) {
+        const char *s = kd_json_as_str(kd_json_at(texts, i), "");
+        int64_t n = (int64_t)strlen(s);
+
+        assert_int_equal(kd_tokenizer_encode(t, KD_TARGET, s, n, 0, &a, NULL), KD_OK);
+        assert_int_equal(kd_tokenizer_encode(other, KD_SOURCE, s, n, 0, &b, NULL),
+                         KD_OK);
+        assert_int_equal(a.n, b.n);
+        assert_memory_equal(a.v, b.v, (size_t)a.n * sizeof *a.v);
+    }
+    kd_token_ids_free(&a);
+    kd_token_ids_free(&b);
+    kd_tokenizer_free(t);
+    kd_tokenizer_free(other);
+    kd_json_free(texts);
+    remove_dir(dir);
+}
+
+static void files_are_listed(void **state)
+{
+    static const char *const want[][6] = {
+        {"marian_two", "source.spm", "target.spm", "vocab.json", "target_vocab.json"},
+        {"fsmt_en_de", "vocab-src.json", "vocab-tgt.json", "merges.txt"},
+        {"bert", "vocab.txt"},
+        {"pegasus", "spiece.model"},
+        {"mbart50", "sentencepiece.bpe.model"},
+        {"bpe_split_json", "tokenizer.json"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+        const char *names[16] = {0};
+        char dir[512];
+        int n = 1;
+
+        assert_int_equal(kd_format(dir, sizeof dir, "%s%s", GOLDEN, want[i][0]), KD_OK);
+        assert_int_equal(kd_tokenizer_files(dir, names, 16), KD_OK);
+        for (; want[i][n]; n++)
+            assert_string_equal(names[n - 1], want[i][n]);
+        assert_string_equal(names[n - 1], "tokenizer_config.json");
+        assert_null(names[n]);
+    }
+}
+
+/* ---- damaged and unsupported directories ---- */
 
 /** A directory with one file is refused with KD_EINPUT and a text that holds WORD. */
 static void refused(const char *name, const char *bytes, int64_t len, const char *word)
@@ -255,7 +337,8 @@ static void refuses_invalid_utf8(void **state)
 
 static void long_words_take_linear_time(void **state)
 {
-    static const char *const names[] = {"t5", "t5_bpe", "bart"};
+    static const char *const names[] = {
+        "t5", "t5_bpe", "bart", "unigram_json", "bpe_fallback_json", "marian_two"};
     const int64_t n = 300000;
     char *text = malloc((size_t)n);
     struct kd_token_ids ids = {0};
@@ -442,6 +525,8 @@ int main(void)
         REFERENCE("fsmt_ru_en_lower"),
         REFERENCE("fsmt_fr_fr"),
         cmocka_unit_test(languages_are_set),
+        cmocka_unit_test(fsmt_targets_have_their_vocabulary),
+        cmocka_unit_test(files_are_listed),
         cmocka_unit_test(refuses_what_it_cannot_read),
         cmocka_unit_test(refuses_invalid_utf8),
         cmocka_unit_test(long_words_take_linear_time),
