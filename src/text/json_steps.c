@@ -208,6 +208,11 @@ static int read_metaspace(struct kd_tokenizer *t, const struct kd_json *j)
     const char *mark = kd_json_str(j, "replacement", MARK);
     struct kd_cut_step *step = NULL;
 
+    if (strlen(mark) >= sizeof step->mark)
+        return KD_FAIL(KD_EINPUT,
+                       "tokenizer.json: the mark of a Metaspace, %s, is not "
+                       "one character",
+                       mark);
     KD_TRY(kd_cut_add_metaspace(t, read_prepend(j), kd_json_bool(j, "split", true)));
     step = &t->cut[t->n_cut - 1];
     step->mark_len = (int)strlen(mark);

@@ -170,6 +170,22 @@ static const struct kd_json *special_value(const struct kd_side_files *f,
     return kd_json_get(f->config, key);
 }
 
+int kd_check_counts(const struct kd_json *config)
+{
+    static const char *const keys[] = {"extra_ids", "offset"};
+    const int64_t most = 10000;
+
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        int64_t n = kd_json_int(config, keys[i], 0);
+
+        if (n < 0 || n > most)
+            return KD_FAIL(KD_EINPUT,
+                           "tokenizer_config.json: %s is %lld, not within 0 and %lld",
+                           keys[i], (long long)n, (long long)most);
+    }
+    return KD_OK;
+}
+
 int64_t kd_pegasus_offset(const struct kd_json *config)
 {
     return kd_json_int(config, "offset", 103);

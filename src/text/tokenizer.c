@@ -258,6 +258,7 @@ static int load_into(struct kd_tokenizer *t, const char *dir, struct kd_side_fil
     KD_TRY(read_json_in(dir, "added_tokens.json", &f->added));
     if (!f->config && !(f->config = kd_json_object()))
         return KD_FAIL(KD_ENOMEM, "no memory for an empty object");
+    KD_TRY(kd_check_counts(f->config));
     KD_TRY(find_layout(dir, f, &layout));
     KD_TRY(digest_files(dir, t->digest));
     KD_TRY(kd_graphemes_new(&t->graphemes));

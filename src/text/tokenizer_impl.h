@@ -554,6 +554,8 @@ int kd_moses_tokenise(const struct kd_moses *m, const char *text, int64_t len,
 int kd_moses_detokenise(const struct kd_moses *m, const char *words, int64_t len,
                         struct kd_str *out) KD_MUST_CHECK;
 
+/** Refuse numbers of made-up tokens that no tokenizer has. */
+int kd_check_counts(const struct kd_json *config) KD_MUST_CHECK;
 /** Pegasus: how many ids come before the model's, and the mask token of sentences
  * (NULL: none). */
 int64_t kd_pegasus_offset(const struct kd_json *config);

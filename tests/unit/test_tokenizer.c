@@ -305,6 +305,7 @@ static void refuses_what_it_cannot_read(void **state)
         assert_int_equal(kd_format(json, sizeof json, "{%s}", parts[i][1]), KD_OK);
         refused("tokenizer.json", json, (int64_t)strlen(json), parts[i][0]);
     }
+    refused("tokenizer_config.json", "{\"extra_ids\": 2147483648}", 25, "extra_ids");
     refused("spiece.model", "garbage", 7, "spiece.model");
     assert_int_equal(kd_read_file(GOLDEN "t5/spiece.model", &model), KD_OK);
     for (int64_t len = 0; len < model.len; len += 97) { /* must not crash */
