@@ -19,6 +19,16 @@ int64_t kd_added_find(const struct kd_tokenizer *t, const char *content)
     return -1;
 }
 
+int64_t kd_added_find_bytes(const struct kd_tokenizer *t, const char *content,
+                            int64_t len)
+{
+    for (int64_t i = 0; i < t->n_added; i++)
+        if (t->added[i].content_len == len &&
+            memcmp(t->added[i].content, content, (size_t)len) == 0)
+            return i;
+    return -1;
+}
+
 int32_t kd_token_id(const struct kd_tokenizer *t, const char *content)
 {
     int64_t i = kd_added_find(t, content);
@@ -30,7 +40,7 @@ int32_t kd_token_id(const struct kd_tokenizer *t, const char *content)
 /** Id for a token that the model does not have: after all others. */
 static int32_t next_free_id(const struct kd_tokenizer *t)
 {
-    int64_t id = t->pieces.n_strings;
+    int64_t id = t->slow ? t->slow->n_vocab : t->pieces.n_strings;
 
     for (int64_t i = 0; i < t->n_added; i++)
         if (t->added[i].id >= id)
@@ -130,6 +140,8 @@ static int set_patterns(struct kd_tokenizer *t, struct kd_scratch *s)
         const char *text = a->content;
         int64_t len = a->content_len;
 
+        if (t->slow)
+            a->normalized = false; /* all are found in raw text */
         if (a->normalized)
             KD_TRY(kd_normalise(t, s, a->content, a->content_len, &text, &len));
         free(a->pattern);
@@ -148,7 +160,7 @@ int kd_added_prepare(struct kd_tokenizer *t)
     KD_GO(set_patterns(t, s));
     KD_GO(index_build(t, false, &t->raw_index));
     KD_GO(index_build(t, true, &t->normalized_index));
-    t->size = t->pieces.n;
+    t->size = t->slow ? t->slow->n_vocab : t->pieces.n;
     for (int64_t i = 0; i < t->n_added; i++)
         if (t->added[i].id >= t->size)
             t->size = t->added[i].id + 1;

@@ -30,29 +30,32 @@ static bool stands_for_itself(unsigned byte)
            byte >= 0xAE;
 }
 
+/* The others take the characters from U+0100 on: 0 to 0x20, 0x7F to 0xA0, 0xAD. */
 uint32_t kd_byte_level_char(uint8_t byte)
 {
-    uint32_t other = 0;
-
     if (stands_for_itself(byte))
         return byte;
-    for (unsigned b = 0; b < byte; b++)
-        other += !stands_for_itself(b);
-    return 0x100 + other;
+    return byte <= 0x20 ? 0x100u + byte : byte <= 0xA0 ? 0x121u + byte - 0x7F : 0x143u;
 }
 
 int kd_byte_level_byte(uint32_t cp)
 {
-    int other = -1;
-
     if (cp < 0x100)
         return stands_for_itself(cp) ? (int)cp : -1;
-    for (unsigned b = 0; b < 0x100; b++) {
-        other += !stands_for_itself(b);
-        if (!stands_for_itself(b) && cp == 0x100 + (uint32_t)other)
-            return (int)b;
+    if (cp <= 0x120)
+        return (int)cp - 0x100;
+    return cp <= 0x142 ? (int)cp - 0x121 + 0x7F : cp == 0x143 ? 0xAD : -1;
+}
+
+int kd_str_append_byte_chars(struct kd_str *out, const char *text, int64_t len)
+{
+    for (int64_t i = 0; i < len; i++) {
+        char utf8[4];
+
+        KD_TRY(kd_str_append(out, utf8,
+                             kd_utf8_put(kd_byte_level_char((uint8_t)text[i]), utf8)));
     }
-    return -1;
+    return KD_OK;
 }
 
 /* ---- merges ---- */
@@ -90,12 +93,14 @@ int kd_merges_add(struct kd_tokenizer *t, const char *left, int64_t left_len,
     struct kd_merges *m = &t->merges;
     int32_t l = kd_strtab_find(&t->pieces, left, left_len),
             r = kd_strtab_find(&t->pieces, right, right_len), joined = -1;
+    int64_t skip = m->prefix ? (int64_t)strlen(m->prefix) : 0, slot = 0;
     struct kd_str s = {0};
-    int64_t slot = 0;
     int rc = KD_OK;
 
+    skip =
+        skip < right_len ? skip : right_len; /* the join goes on without the prefix */
     KD_GO(kd_str_append(&s, left, left_len));
-    KD_GO(kd_str_append(&s, right, right_len));
+    KD_GO(kd_str_append(&s, right + skip, right_len - skip));
     joined = kd_strtab_find(&t->pieces, s.data, s.len);
     if (l < 0 || r < 0 || joined < 0) {
         rc = KD_FAIL(KD_EINPUT,
@@ -227,24 +232,53 @@ static void add_symbol(struct kd_scratch *s, int32_t *n, int32_t id)
     ++*n;
 }
 
+/** Id of the character CHAR[n] of a word, with the prefix or suffix that it carries;
+ * its text in *TEXT[*LEN]. */
+static int find_symbol(const struct kd_tokenizer *t, struct kd_scratch *s,
+                       const char *c, int n, bool first, bool last, const char **text,
+                       int64_t *len, int32_t *id)
+{
+    const char *prefix = first ? NULL : t->merges.prefix,
+               *suffix = last ? t->merges.suffix : NULL;
+
+    *text = c;
+    *len = n;
+    if (prefix || suffix) {
+        kd_str_clear(&s->symbol);
+        if (prefix)
+            KD_TRY(kd_str_append(&s->symbol, prefix, (int64_t)strlen(prefix)));
+        KD_TRY(kd_str_append(&s->symbol, c, n));
+        if (suffix)
+            KD_TRY(kd_str_append(&s->symbol, suffix, (int64_t)strlen(suffix)));
+        *text = s->symbol.data;
+        *len = s->symbol.len;
+    }
+    *id = kd_strtab_find(&t->pieces, *text, *len);
+    return KD_OK;
+}
+
 /** Symbols of the characters of WORD; unknown ones in a row are one if they fuse. */
 static int char_symbols(const struct kd_tokenizer *t, struct kd_scratch *s,
                         const char *word, int64_t len, int32_t *n)
 {
     struct kd_token_ids bytes = {0};
     bool in_unknown = false;
-    int rc = KD_OK;
+    int rc = KD_OK, n_bytes = 0;
 
-    for (int64_t i = 0; i < len;) {
-        int n_bytes = 0;
+    for (int64_t i = 0; i < len; i += n_bytes) {
+        const char *text = NULL;
+        int64_t text_len = 0;
         bool done = false;
         int32_t id = 0;
 
         (void)kd_utf8_next(word + i, len - i, &n_bytes);
-        id = kd_strtab_find(&t->pieces, word + i, n_bytes);
+        KD_GO(find_symbol(t, s, word + i, n_bytes, i == 0, i + n_bytes == len, &text,
+                          &text_len, &id));
         if (id < 0 && t->byte_fallback) {
             bytes.n = 0;
-            KD_GO(kd_byte_pieces(t, word + i, n_bytes, &bytes, &done));
+            KD_GO(kd_byte_pieces(t, text, text_len, &bytes, &done));
+            KD_GO(kd_grow(&s->symbols, &s->cap_symbols, *n + bytes.n + len - i,
+                          sizeof *s->symbols));
         }
         if (done) {
             for (int64_t k = 0; k < bytes.n; k++)
@@ -257,7 +291,6 @@ static int char_symbols(const struct kd_tokenizer *t, struct kd_scratch *s,
                 add_symbol(s, n, t->unk_piece);
             in_unknown = true;
         }
-        i += n_bytes;
     }
 out:
     kd_token_ids_free(&bytes);
@@ -281,11 +314,29 @@ static void byte_symbols(const struct kd_tokenizer *t, struct kd_scratch *s,
     }
 }
 
+/** The piece that WORD is, or -1. */
+static int find_whole(const struct kd_tokenizer *t, struct kd_scratch *s,
+                      const char *word, int64_t len, int32_t *id)
+{
+    if (t->merges.byte_level) {
+        kd_str_clear(&s->symbol);
+        KD_TRY(kd_str_append_byte_chars(&s->symbol, word, len));
+        word = s->symbol.data;
+        len = s->symbol.len;
+    }
+    *id = kd_strtab_find(&t->pieces, word, len);
+    return KD_OK;
+}
+
 int kd_bpe_segment(const struct kd_tokenizer *t, struct kd_scratch *s, const char *word,
                    int64_t len, struct kd_token_ids *ids)
 {
-    int32_t n = 0;
+    int32_t n = 0, whole = -1;
 
+    if (t->merges.ignore)
+        KD_TRY(find_whole(t, s, word, len, &whole));
+    if (whole >= 0)
+        return kd_token_ids_push(ids, whole);
     if (len >= INT32_MAX)
         return KD_FAIL(KD_EINPUT, "a word of %lld bytes is too long", (long long)len);
     KD_TRY(kd_grow(&s->symbols, &s->cap_symbols, len, sizeof *s->symbols));

@@ -1,257 +1,326 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Cutting normalised text into words, and the memory that encoding borrows.
+/* Cutting normalised text into words: a list of steps, each fed by the one before.
  *
- * Metaspace: spaces become U+2581, which begins a word.  Byte level: the GPT-2 pattern
- * through PCRE2, with white space spelled out because PCRE2's \s has U+180E besides.
- * Words repeat, so each borrowed scratch keeps a direct-mapped cache from short words
- * to their ids; a hit is compared byte for byte, so the cache never changes a result.
- */
-#define PCRE2_CODE_UNIT_WIDTH 8
+ * A step hands every piece that it cuts straight to the next, the last one to the
+ * model, so no list of pieces is ever made; a step that rewrites text has a buffer of
+ * its own. Byte level before a BPE model leaves the bytes as they are, and the model
+ * reads them as the characters that stand for them; before any other model they are
+ * rewritten. */
 #include "tokenizer_impl.h"
 
-#include "kdhpc/base/mem.h"
-
-#include <pcre2.h>
-#include <stdlib.h>
 #include <string.h>
 
-enum { WORD_BYTES = 23, WORD_IDS = 8, N_WORDS = 1 << 14 };
+#define MARK "\xE2\x96\x81" /* U+2581 */
 
-/** A cached word: its text and ids (n_ids 0: free). */
-struct kd_word {
-    uint8_t len, n_ids;
-    char text[WORD_BYTES - 1];
-    int32_t ids[WORD_IDS];
+/** One run over a text: what every step needs. */
+struct cutting {
+    const struct kd_tokenizer *t;
+    struct kd_scratch *s;
+    struct kd_token_ids *ids;
 };
 
-#define MARK "\xE2\x96\x81" /* U+2581 */
-enum { MARK_LEN = 3 };
+/** A piece of text on its way; AT_START: it begins where the raw text does. */
+struct piece {
+    const char *text;
+    int64_t len;
+    bool at_start;
+};
 
-/* ---- scratch ---- */
+static int run_step(const struct cutting *c, int k, struct piece p);
 
-static void scratch_free(struct kd_scratch *s)
+/** Hand TEXT[start, stop) of P to step K. */
+static int pass(const struct cutting *c, int k, struct piece p, int64_t start,
+                int64_t stop)
 {
-    kd_str_free(&s->norm[0]);
-    kd_str_free(&s->norm[1]);
-    kd_str_free(&s->cut);
-    pcre2_match_data_free(s->match);
-    free(s->nodes);
-    free(s->symbols);
-    free(s->heap);
-    free(s->words);
-    free(s);
+    struct piece part = {p.text + start, stop - start, p.at_start && start == 0};
+
+    if (stop <= start)
+        return KD_OK;
+    if (k == c->t->n_cut)
+        return kd_segment(c->t, c->s, part.text, part.len, c->ids);
+    return run_step(c, k, part);
 }
 
-int kd_scratch_take(const struct kd_tokenizer *t, struct kd_scratch **out)
-{
-    struct kd_scratch *s = NULL;
+/* ---- what becomes of matches ---- */
 
-    (void)pthread_mutex_lock(&t->pool->lock);
-    s = t->pool->free;
-    if (s)
-        t->pool->free = s->next;
-    (void)pthread_mutex_unlock(&t->pool->lock);
-    *out = s;
-    if (s)
-        return KD_OK;
-    KD_TRY(kd_calloc(1, sizeof *s, &s));
-    s->match = pcre2_match_data_create(1, NULL);
-    if (!s->match || kd_calloc(N_WORDS, sizeof *s->words, &s->words)) {
-        scratch_free(s);
-        return KD_FAIL(KD_ENOMEM, "no memory for the tokenizer's buffers");
+/** What a step has seen and not handed on yet: [start, stop). */
+struct pending {
+    int64_t start, stop;
+    bool any, match;
+};
+
+static int flush(const struct cutting *c, int k, struct piece p, struct pending *w)
+{
+    bool any = w->any;
+
+    w->any = false;
+    return any ? pass(c, k + 1, p, w->start, w->stop) : KD_OK;
+}
+
+/** Take the part [start, stop), a match or what lies between two. */
+static int take(const struct cutting *c, int k, struct piece p, struct pending *w,
+                int64_t start, int64_t stop, bool match)
+{
+    const struct kd_cut_step *step = &c->t->cut[k];
+    bool joins = false;
+
+    match = match != step->invert;
+    switch (step->behaviour) {
+    case KD_CUT_REMOVED:
+        return match ? KD_OK : pass(c, k + 1, p, start, stop);
+    case KD_CUT_ISOLATED:
+        return pass(c, k + 1, p, start, stop);
+    case KD_CUT_CONTIGUOUS:
+        joins = w->any && w->match == match;
+        break;
+    case KD_CUT_WITH_PREVIOUS:
+        joins = w->any && match && !w->match;
+        break;
+    case KD_CUT_WITH_NEXT:
+        joins = w->any && !match && w->match;
+        break;
     }
-    *out = s;
+    if (!joins) {
+        KD_TRY(flush(c, k, p, w));
+        w->start = start;
+    }
+    w->stop = stop;
+    w->match = match;
+    w->any = true;
     return KD_OK;
 }
 
-void kd_scratch_give(const struct kd_tokenizer *t, struct kd_scratch *s)
+static bool in_class(const struct kd_cut_step *step, uint32_t cp)
 {
-    (void)pthread_mutex_lock(&t->pool->lock);
-    s->next = t->pool->free;
-    t->pool->free = s;
-    (void)pthread_mutex_unlock(&t->pool->lock);
+    switch (step->chars) {
+    case KD_CHARS_SPACE:
+        return kd_is_white_space(cp);
+    case KD_CHARS_PUNCTUATION:
+        return kd_is_punctuation(cp);
+    case KD_CHARS_NUMBER:
+        return kd_is_number(cp);
+    case KD_CHARS_ONE:
+        break;
+    }
+    return cp == step->character;
 }
 
-void kd_scratch_free_all(struct kd_scratch_pool *pool)
+static int cut_at_chars(const struct cutting *c, int k, struct piece p)
 {
-    while (pool->free) {
-        struct kd_scratch *next = pool->free->next;
+    const struct kd_cut_step *step = &c->t->cut[k];
+    struct pending w = {0};
+    int64_t done = 0;
 
-        scratch_free(pool->free);
-        pool->free = next;
+    for (int64_t i = 0; i < p.len;) {
+        int n = 1;
+        uint32_t cp = (unsigned char)p.text[i];
+
+        if (cp >= 0x80)
+            cp = kd_utf8_next(p.text + i, p.len - i, &n);
+        if (in_class(step, cp)) {
+            if (i > done)
+                KD_TRY(take(c, k, p, &w, done, i, false));
+            KD_TRY(take(c, k, p, &w, i, i + n, true));
+            done = i + n;
+        }
+        i += n;
     }
+    if (p.len > done)
+        KD_TRY(take(c, k, p, &w, done, p.len, false));
+    return flush(c, k, p, &w);
 }
 
-/* ---- one word ---- */
-
-static int segment_uncached(const struct kd_tokenizer *t, struct kd_scratch *s,
-                            const char *word, int64_t len, struct kd_token_ids *ids)
+static int cut_at_matches(const struct cutting *c, int k, struct piece p)
 {
-    return t->segmenter == KD_UNIGRAM ? kd_unigram_segment(t, s, word, len, ids)
-                                      : kd_bpe_segment(t, s, word, len, ids);
-}
+    const struct kd_cut_step *step = &c->t->cut[k];
+    struct kd_regex_walk walk = KD_REGEX_WALK;
+    struct pending w = {0};
+    int64_t done = 0;
+    bool found = true;
 
-static int segment(const struct kd_tokenizer *t, struct kd_scratch *s, const char *word,
-                   int64_t len, struct kd_token_ids *ids)
-{
-    struct kd_word *slot = NULL;
-    int64_t before = ids->n;
-
-    if (len == 0)
-        return KD_OK;
-    if (len >= WORD_BYTES)
-        return segment_uncached(t, s, word, len, ids);
-    slot = &s->words[kd_text_hash(word, len) & (N_WORDS - 1)];
-    if (slot->n_ids && slot->len == len && memcmp(slot->text, word, (size_t)len) == 0) {
-        for (int i = 0; i < slot->n_ids; i++)
-            KD_TRY(kd_token_ids_push(ids, slot->ids[i]));
-        return KD_OK;
+    for (;;) {
+        KD_TRY(kd_regex_next(step->regex, c->s->match, p.text, p.len, &walk, &found));
+        if (!found)
+            break;
+        if (walk.start > done)
+            KD_TRY(take(c, k, p, &w, done, walk.start, false));
+        KD_TRY(take(c, k, p, &w, walk.start, walk.stop, true));
+        done = walk.stop;
     }
-    KD_TRY(segment_uncached(t, s, word, len, ids));
-    if (ids->n > before && ids->n - before <= WORD_IDS) {
-        slot->len = (uint8_t)len;
-        slot->n_ids = (uint8_t)(ids->n - before);
-        memcpy(slot->text, word, (size_t)len);
-        memcpy(slot->ids, ids->v + before, slot->n_ids * sizeof *slot->ids);
-    }
-    return KD_OK;
+    if (p.len > done)
+        KD_TRY(take(c, k, p, &w, done, p.len, false));
+    return flush(c, k, p, &w);
 }
 
 /* ---- metaspace ---- */
 
-/** Write TEXT[len] with its spaces as marks, and a mark in front if asked, to S->cut.
- */
-static int write_marked(struct kd_scratch *s, const char *text, int64_t len, bool mark)
+static bool begins_with_mark(const struct kd_cut_step *step, const char *text,
+                             int64_t len)
 {
-    kd_str_clear(&s->cut);
-    if (mark && *text != ' ' && (len < MARK_LEN || memcmp(text, MARK, MARK_LEN) != 0))
-        KD_TRY(kd_str_append(&s->cut, MARK, MARK_LEN));
-    for (int64_t i = 0; i < len;) {
-        const char *space = memchr(text + i, ' ', (size_t)(len - i));
-        int64_t stop = space ? space - text : len;
+    return len >= step->mark_len &&
+           memcmp(text, step->mark, (size_t)step->mark_len) == 0;
+}
 
-        KD_TRY(kd_str_append(&s->cut, text + i, stop - i));
+/** Write P with its spaces as marks, and a mark in front if asked, to OUT. */
+static int write_marked(const struct kd_cut_step *step, struct piece p,
+                        struct kd_str *out)
+{
+    bool mark = step->prepend == KD_PREPEND_ALWAYS ||
+                (step->prepend == KD_PREPEND_FIRST && p.at_start);
+
+    kd_str_clear(out);
+    if (mark && *p.text != ' ' && !begins_with_mark(step, p.text, p.len))
+        KD_TRY(kd_str_append(out, step->mark, step->mark_len));
+    for (int64_t i = 0; i < p.len;) {
+        const char *space = memchr(p.text + i, ' ', (size_t)(p.len - i));
+        int64_t stop = space ? space - p.text : p.len;
+
+        KD_TRY(kd_str_append(out, p.text + i, stop - i));
         if (space)
-            KD_TRY(kd_str_append(&s->cut, MARK, MARK_LEN));
+            KD_TRY(kd_str_append(out, step->mark, step->mark_len));
         i = stop + 1;
     }
     return KD_OK;
 }
 
-static int cut_at_marks(const struct kd_tokenizer *t, struct kd_scratch *s,
-                        const char *text, int64_t len, bool mark,
-                        struct kd_token_ids *ids)
+/** Bytes up to the next mark after the first byte of TEXT[len]. */
+static int64_t up_to_mark(const struct kd_cut_step *step, const char *text, int64_t len)
 {
-    const char *p = NULL, *end = NULL;
+    const char *p = text + 1, *end = text + len;
 
-    KD_TRY(write_marked(s, text, len, mark));
-    p = s->cut.data;
-    end = p + s->cut.len;
-    if (!t->metaspace_split)
-        return segment(t, s, p, end - p, ids);
-    while (p < end) {
-        const char *next =
-            end - p > 1 ? memmem(p + 1, (size_t)(end - p - 1), MARK, MARK_LEN) : NULL;
-
-        if (!next)
-            next = end;
-        KD_TRY(segment(t, s, p, next - p, ids));
-        p = next;
+    while (p < end && (p = memchr(p, step->mark[0], (size_t)(end - p)))) {
+        if (begins_with_mark(step, p, end - p))
+            return p - text;
+        p++;
     }
-    return KD_OK;
+    return len;
 }
 
-static int cut_metaspace(const struct kd_tokenizer *t, struct kd_scratch *s,
-                         const char *text, int64_t len, bool at_start,
-                         struct kd_token_ids *ids)
+static int cut_metaspace(const struct cutting *c, int k, struct piece p)
 {
-    bool always = t->prepend == KD_PREPEND_ALWAYS,
-         first = t->prepend == KD_PREPEND_FIRST;
-    int64_t word = 0;
+    const struct kd_cut_step *step = &c->t->cut[k];
+    struct kd_str *buffer = &c->s->cut[k];
+    struct piece marked = {.at_start = p.at_start};
 
-    if (!t->white_space_first)
-        return cut_at_marks(t, s, text, len, always || (first && at_start), ids);
-    for (int64_t i = 0; i <= len;) {
-        int n = 1;
-
-        if (i == len || kd_is_white_space(kd_utf8_next(text + i, len - i, &n))) {
-            if (i > word)
-                KD_TRY(cut_at_marks(t, s, text + word, i - word,
-                                    always || (first && at_start && word == 0), ids));
-            word = i + n;
-        }
-        i += n;
+    KD_TRY(write_marked(step, p, buffer));
+    marked.text = buffer->data;
+    marked.len = buffer->len;
+    if (!step->split)
+        return pass(c, k + 1, marked, 0, marked.len);
+    for (int64_t i = 0, n = 0; i < marked.len; i += n) {
+        n = up_to_mark(step, marked.text + i, marked.len - i);
+        KD_TRY(pass(c, k + 1, marked, i, i + n));
     }
     return KD_OK;
 }
 
 /* ---- byte level ---- */
 
-#define SPACES                                                                         \
-    "\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}"     \
-    "\\x{202f}\\x{205f}\\x{3000}"
-
 /* Contractions; letters, digits, others, each with one space before them if there is
  * one; white space, which leaves its last character to a word that follows. */
 static const char BYTE_LEVEL_PATTERN[] =
-    "'(?:[stmd]|re|ve|ll)| ?\\p{L}++| ?\\p{N}++| ?[^" SPACES "\\p{L}\\p{N}]++|"
-    "[" SPACES "]+(?![^" SPACES "])|[" SPACES "]++";
+    "'(?:[stmd]|re|ve|ll)| ?\\p{L}++| ?\\p{N}++| ?[^\\s\\p{L}\\p{N}]++|"
+    "\\s+(?!\\S)|\\s++";
 
-int kd_cutter_prepare(struct kd_tokenizer *t)
+/** Hand on TEXT[start, stop) as the model reads bytes. */
+static int pass_bytes(const struct cutting *c, int k, struct piece p, int64_t start,
+                      int64_t stop)
 {
-    int error = 0;
-    PCRE2_SIZE at = 0;
+    struct kd_str *buffer = &c->s->word;
 
-    if (t->cutter != KD_CUT_BYTE_LEVEL || !t->use_regex)
-        return KD_OK;
-    t->cut_pattern =
-        pcre2_compile((PCRE2_SPTR)BYTE_LEVEL_PATTERN, PCRE2_ZERO_TERMINATED,
-                      PCRE2_UTF | PCRE2_UCP, &error, &at, NULL);
-    if (!t->cut_pattern)
-        return KD_FAIL(KD_EINTERNAL,
-                       "PCRE2 cannot compile the byte-level pattern "
-                       "(error %d)",
-                       error);
-    (void)pcre2_jit_compile(t->cut_pattern, PCRE2_JIT_COMPLETE);
+    if (c->t->merges.byte_level)
+        return pass(c, k + 1, p, start, stop);
+    kd_str_clear(buffer);
+    KD_TRY(kd_str_append_byte_chars(buffer, p.text + start, stop - start));
+    p.text = buffer->data;
+    return pass(c, k + 1, p, 0, buffer->len);
+}
+
+static int cut_byte_level(const struct cutting *c, int k, struct piece p)
+{
+    const struct kd_cut_step *step = &c->t->cut[k];
+    struct kd_regex_walk walk = KD_REGEX_WALK;
+    bool found = true;
+
+    if (step->add_prefix_space && *p.text != ' ') {
+        struct kd_str *buffer = &c->s->cut[k];
+
+        kd_str_clear(buffer);
+        KD_TRY(kd_str_append(buffer, " ", 1));
+        KD_TRY(kd_str_append(buffer, p.text, p.len));
+        p.text = buffer->data;
+        p.len = buffer->len;
+    }
+    if (!step->regex)
+        return pass_bytes(c, k, p, 0, p.len);
+    while (walk.at < p.len) { /* the matches cover the text */
+        KD_TRY(kd_regex_next(step->regex, c->s->match, p.text, p.len, &walk, &found));
+        if (!found)
+            break;
+        KD_TRY(pass_bytes(c, k, p, walk.start, walk.stop));
+    }
     return KD_OK;
 }
 
-void kd_cutter_free(struct kd_tokenizer *t)
+static int run_step(const struct cutting *c, int k, struct piece p)
 {
-    pcre2_code_free(t->cut_pattern);
-}
-
-static int cut_byte_level(const struct kd_tokenizer *t, struct kd_scratch *s,
-                          const char *text, int64_t len, struct kd_token_ids *ids)
-{
-    if (t->add_prefix_space && *text != ' ') {
-        kd_str_clear(&s->cut);
-        KD_TRY(kd_str_append(&s->cut, " ", 1));
-        KD_TRY(kd_str_append(&s->cut, text, len));
-        text = s->cut.data;
-        len = s->cut.len;
+    switch (c->t->cut[k].kind) {
+    case KD_CUT_CHARS:
+        return cut_at_chars(c, k, p);
+    case KD_CUT_REGEX:
+        return cut_at_matches(c, k, p);
+    case KD_CUT_METASPACE:
+        return cut_metaspace(c, k, p);
+    case KD_CUT_BYTE_LEVEL:
+        break;
     }
-    if (!t->use_regex)
-        return segment(t, s, text, len, ids);
-    for (int64_t i = 0; i < len;) {
-        int rc = pcre2_match(t->cut_pattern, (PCRE2_SPTR)text, (PCRE2_SIZE)len,
-                             (PCRE2_SIZE)i, PCRE2_NO_UTF_CHECK, s->match, NULL);
-        const PCRE2_SIZE *v = pcre2_get_ovector_pointer(s->match);
-
-        if (rc < 0)
-            return KD_FAIL(KD_EINTERNAL, "PCRE2 error %d while cutting text", rc);
-        KD_TRY(segment(t, s, text + v[0], (int64_t)(v[1] - v[0]), ids));
-        i = (int64_t)v[1];
-    }
-    return KD_OK;
+    return cut_byte_level(c, k, p);
 }
 
 int kd_cut_and_segment(const struct kd_tokenizer *t, struct kd_scratch *s,
                        const char *text, int64_t len, bool at_start,
                        struct kd_token_ids *ids)
 {
-    if (len == 0)
-        return KD_OK;
-    return t->cutter == KD_CUT_METASPACE ? cut_metaspace(t, s, text, len, at_start, ids)
-                                         : cut_byte_level(t, s, text, len, ids);
+    struct cutting c = {t, s, ids};
+
+    return pass(&c, 0, (struct piece){text, len, at_start}, 0, len);
+}
+
+/* ---- making steps ---- */
+
+struct kd_cut_step *kd_cut_add(struct kd_tokenizer *t, enum kd_cut_kind kind)
+{
+    struct kd_cut_step *step = NULL;
+
+    if (t->n_cut == KD_MAX_CUT_STEPS)
+        return NULL;
+    step = &t->cut[t->n_cut++];
+    step->kind = kind;
+    return step;
+}
+
+int kd_cut_add_byte_level(struct kd_tokenizer *t, bool add_prefix_space, bool use_regex)
+{
+    struct kd_cut_step *step = kd_cut_add(t, KD_CUT_BYTE_LEVEL);
+
+    if (!step)
+        return KD_FAIL(KD_EINPUT, "the tokenizer has more than %d pre-tokenisers",
+                       KD_MAX_CUT_STEPS);
+    step->add_prefix_space = add_prefix_space;
+    return use_regex ? kd_regex_new(BYTE_LEVEL_PATTERN, "ByteLevel", &step->regex)
+                     : KD_OK;
+}
+
+int kd_cut_add_metaspace(struct kd_tokenizer *t, enum kd_prepend prepend, bool split)
+{
+    struct kd_cut_step *step = kd_cut_add(t, KD_CUT_METASPACE);
+
+    if (!step)
+        return KD_FAIL(KD_EINPUT, "the tokenizer has more than %d pre-tokenisers",
+                       KD_MAX_CUT_STEPS);
+    memcpy(step->mark, MARK, sizeof MARK);
+    step->mark_len = (int)sizeof MARK - 1;
+    step->prepend = prepend;
+    step->split = split;
+    return KD_OK;
 }

@@ -1,18 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From model files without a tokenizer.json to the chain that transformers would make
- * of them: SentencePiece models in the T5, mBART and mBART-50 layouts, and byte-level
- * BPE from vocab.json and merges.txt.
+ * of them: SentencePiece models in the T5, Pegasus, mBART and mBART-50 layouts,
+ * WordPiece from vocab.txt, and byte-level BPE from vocab.json and merges.txt.
  *
- * T5: ids are the model's, `extra_ids` sentinels after them.  mBART: four fixed ids,
- * then the pieces from the fourth on, language codes, <mask>.  A SentencePiece model of
- * type BPE has scores instead of merges; its merges are every split of every piece into
- * two pieces, by falling score, then by falling lengths of the parts. */
+ * T5: ids are the model's, `extra_ids` sentinels after them.  Pegasus: padding and end,
+ * two masks, then tokens of its pre-training up to `offset`, then the model's.  mBART:
+ * four fixed ids, then the pieces from the fourth on, language codes, <mask>.  A
+ * SentencePiece model of type BPE has scores instead of merges; its merges are every
+ * split of every piece into two pieces, by falling score, then by falling lengths of
+ * the parts. */
 #include "tokenizer_impl.h"
 
 #include "kdhpc/base/mem.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+#define MARK "\xE2\x96\x81" /* U+2581 */
 
 int kd_norm_add(struct kd_tokenizer *t, enum kd_norm_kind kind, const char *pattern,
                 const char *content)
@@ -86,6 +90,27 @@ static int add_mbart_pieces(struct piece_list *list, const struct kd_spm *m,
     for (int i = 0; kd_lang_code(layout, i, code); i++)
         KD_TRY(add_name(list, code));
     return add_name(list, "<mask>");
+}
+
+static int add_pegasus_pieces(struct piece_list *list, const struct kd_spm *m,
+                              const struct kd_json *config)
+{
+    const char *sent = kd_pegasus_mask_sent(config);
+    int64_t offset = kd_pegasus_offset(config);
+
+    KD_TRY(add_name(list, kd_json_str(config, "pad_token", "<pad>")));
+    KD_TRY(add_name(list, kd_json_str(config, "eos_token", "</s>")));
+    if (sent) { /* with the mask of words after that of sentences */
+        KD_TRY(add_name(list, sent));
+        KD_TRY(add_name(list, kd_json_str(config, "mask_token", "<mask_2>")));
+    }
+    for (int64_t i = 2; i < offset; i++) {
+        char name[32];
+
+        KD_TRY(kd_format(name, sizeof name, "<unk_%lld>", (long long)i));
+        KD_TRY(add_piece(list, name, (int64_t)strlen(name), -100.0));
+    }
+    return add_model_pieces(list, m, 2);
 }
 
 struct split {
@@ -188,24 +213,53 @@ static int add_model_tokens(struct kd_tokenizer *t, const struct kd_spm *m)
     return KD_OK;
 }
 
+/** The pieces of LAYOUT in the order of their ids, and the one for the unknown. */
+static int add_layout_pieces(struct kd_tokenizer *t, const struct kd_spm *m,
+                             enum kd_layout layout, const struct kd_json *config)
+{
+    struct piece_list list = {.t = t};
+
+    if (layout == KD_LAYOUT_MBART || layout == KD_LAYOUT_MBART50) {
+        KD_TRY(add_mbart_pieces(&list, m, layout));
+        t->unk_piece = 3;
+    } else if (layout == KD_LAYOUT_PEGASUS) {
+        KD_TRY(add_pegasus_pieces(&list, m, config));
+        t->unk_piece = m->unk_id + (int32_t)kd_pegasus_offset(config);
+    } else {
+        KD_TRY(add_t5_pieces(&list, m, kd_json_int(config, "extra_ids", 100)));
+        t->unk_piece = m->unk_id;
+    }
+    if (t->unk_piece >= list.n)
+        return KD_FAIL(KD_EINPUT, "the SentencePiece model has no unknown piece");
+    return kd_strtab_index(&t->pieces);
+}
+
+static enum kd_prepend prepend_of(enum kd_layout layout, const struct kd_json *config)
+{
+    bool t5 = layout == KD_LAYOUT_T5 || layout == KD_LAYOUT_JSON;
+
+    if (t5 && kd_json_get(config, "add_prefix_space") &&
+        !kd_json_bool(config, "add_prefix_space", false)) /* null is not absent here */
+        return KD_PREPEND_NEVER;
+    return t5 && kd_json_has(config, "legacy") && !kd_json_bool(config, "legacy", true)
+               ? KD_PREPEND_FIRST
+               : KD_PREPEND_ALWAYS;
+}
+
 static int build_spm(struct kd_tokenizer *t, const struct kd_spm *m,
                      enum kd_layout layout, const struct kd_json *config)
 {
-    bool t5 = layout == KD_LAYOUT_T5 || layout == KD_LAYOUT_JSON;
-    struct piece_list list = {.t = t};
+    enum kd_prepend prepend = prepend_of(layout, config);
+    struct kd_cut_step *step = NULL;
 
-    if (t5)
-        KD_TRY(add_t5_pieces(&list, m, kd_json_int(config, "extra_ids", 100)));
-    else
-        KD_TRY(add_mbart_pieces(&list, m, layout));
-    KD_TRY(kd_strtab_index(&t->pieces));
-    t->unk_piece = t5 ? m->unk_id : 3;
+    KD_TRY(add_layout_pieces(t, m, layout, config));
     t->fuse_unk = true;
     t->segmenter = m->model_type == 2 ? KD_BPE : KD_UNIGRAM;
     if (t->segmenter == KD_BPE)
         KD_TRY(merges_from_scores(t));
     else
-        KD_TRY(kd_unigram_prepare(t));
+        KD_TRY(kd_unigram_prepare(&t->unigram, &t->pieces,
+                                  kd_unigram_min_score(&t->unigram, t->pieces.n)));
     KD_TRY(add_model_tokens(t, m));
     if (m->charsmap_len) {
         KD_TRY(kd_charsmap_read(m->charsmap, m->charsmap_len, &t->charsmap));
@@ -213,15 +267,12 @@ static int build_spm(struct kd_tokenizer *t, const struct kd_spm *m,
     }
     KD_TRY(kd_norm_add(t, KD_NORM_STRIP, NULL, NULL));
     t->norm[t->n_norm - 1].strip_right = true;
-    KD_TRY(kd_norm_add(t, KD_NORM_SPACE_RUNS, NULL, "\xE2\x96\x81"));
-    t->cutter = KD_CUT_METASPACE;
-    t->metaspace_split = true;
-    t->prepend = KD_PREPEND_ALWAYS;
-    if (t5 && kd_json_has(config, "legacy") && !kd_json_bool(config, "legacy", true))
-        t->prepend = KD_PREPEND_FIRST;
-    if (t5 && !kd_json_bool(config, "add_prefix_space", true))
-        t->prepend = KD_PREPEND_NEVER;
-    t->decode_drop_first_mark = t->prepend != KD_PREPEND_NEVER;
+    KD_TRY(kd_norm_add(t, KD_NORM_SPACE_RUNS, NULL, MARK));
+    if (layout == KD_LAYOUT_PEGASUS && (step = kd_cut_add(t, KD_CUT_CHARS)))
+        step->chars = KD_CHARS_SPACE; /* and removed */
+    KD_TRY(kd_cut_add_metaspace(t, prepend, true));
+    KD_TRY(kd_decode_add(t, KD_DECODE_METASPACE, MARK, NULL));
+    t->decode[0].flag = prepend != KD_PREPEND_NEVER;
     return KD_OK;
 }
 
@@ -242,24 +293,75 @@ out:
     return rc;
 }
 
-/* ---- byte-level BPE ---- */
+/* ---- WordPiece ---- */
 
-static int read_vocab_json(struct kd_tokenizer *t, const char *path)
+/** The id of a piece is the number of its line. */
+static int parse_vocab(struct kd_tokenizer *t, const struct kd_str *text)
 {
-    struct kd_json *j = NULL;
+    const char *p = text->data ? text->data : "", *end = p + text->len;
+
+    for (int64_t id = 0; p < end; id++) {
+        const char *stop = memchr(p, '\n', (size_t)(end - p));
+        int64_t len = (stop ? stop : end) - p;
+
+        KD_TRY(kd_strtab_put(&t->pieces, id, p, len - (len > 0 && p[len - 1] == '\r')));
+        p += len + 1;
+    }
+    return kd_strtab_index(&t->pieces);
+}
+
+int kd_read_bert_layout(struct kd_tokenizer *t, const char *path,
+                        const struct kd_json *config)
+{
+    bool strip = kd_json_bool(config, "strip_accents", false);
+    const char *unk = kd_json_str(config, "unk_token", "[UNK]");
+    struct kd_cut_step *step = NULL;
+    struct kd_str text = {0};
     int rc = KD_OK;
 
-    KD_TRY(kd_json_parse_file(path, &j));
+    KD_GO(kd_read_file(path, &text));
+    KD_GO(parse_vocab(t, &text));
+    t->segmenter = KD_WORD_PIECE;
+    t->unk_piece = kd_strtab_find(&t->pieces, unk, (int64_t)strlen(unk));
+    t->word_pieces.max_chars = 100;
+    KD_GO(kd_word_piece_prepare(t, "##"));
+    KD_GO(kd_norm_add_bert(t, true,
+                           kd_json_bool(config, "tokenize_chinese_chars", true),
+                           kd_json_has(config, "strip_accents") ? strip : -1,
+                           kd_json_bool(config, "do_lower_case", true)));
+    step = kd_cut_add(t, KD_CUT_CHARS);
+    step->chars = KD_CHARS_SPACE;
+    step = kd_cut_add(t, KD_CUT_CHARS);
+    step->chars = KD_CHARS_PUNCTUATION;
+    step->behaviour = KD_CUT_ISOLATED;
+    KD_GO(kd_decode_add(t, KD_DECODE_WORD_PIECE, "##", NULL));
+    t->decode[0].flag = true;
+out:
+    kd_str_free(&text);
+    return rc;
+}
+
+/* ---- byte-level BPE ---- */
+
+int kd_read_vocab_json(const char *dir, const char *name, struct kd_strtab *pieces)
+{
+    struct kd_json *j = NULL;
+    char *path = NULL;
+    int rc = KD_OK;
+
+    KD_TRY(kd_path_join(dir, name, &path));
+    KD_GO(kd_json_parse_file(path, &j));
     if (!kd_json_is_object(j)) {
         rc = KD_FAIL(KD_EINPUT, "%s: not a JSON object of pieces and ids", path);
         goto out;
     }
     for (void *it = kd_json_first(j); it; it = kd_json_next(j, it))
-        KD_GO(kd_strtab_put(&t->pieces, kd_json_as_int(kd_json_value(it), -1),
+        KD_GO(kd_strtab_put(pieces, kd_json_as_int(kd_json_value(it), -1),
                             kd_json_key(it), (int64_t)strlen(kd_json_key(it))));
-    rc = kd_strtab_index(&t->pieces);
+    rc = kd_strtab_index(pieces);
 out:
     kd_json_free(j);
+    free(path);
     return rc;
 }
 
@@ -297,24 +399,21 @@ static int parse_merges(struct kd_tokenizer *t, const struct kd_str *text,
 
 int kd_read_byte_bpe_layout(struct kd_tokenizer *t, const char *dir)
 {
-    char *vocab = NULL, *merges = NULL;
+    char *merges = NULL;
     struct kd_str text = {0};
     int rc = KD_OK;
 
-    KD_GO(kd_path_join(dir, "vocab.json", &vocab));
     KD_GO(kd_path_join(dir, "merges.txt", &merges));
-    KD_GO(read_vocab_json(t, vocab));
+    KD_GO(kd_read_vocab_json(dir, "vocab.json", &t->pieces));
     KD_GO(kd_read_file(merges, &text));
     KD_GO(parse_merges(t, &text, merges));
     t->segmenter = KD_BPE;
     t->merges.byte_level = true;
     kd_bpe_prepare(t);
-    t->cutter = KD_CUT_BYTE_LEVEL;
-    t->use_regex = true;
-    t->decode_byte_level = true;
+    KD_GO(kd_cut_add_byte_level(t, false, true));
+    rc = kd_decode_add(t, KD_DECODE_BYTE_LEVEL, NULL, NULL);
 out:
     kd_str_free(&text);
-    free(vocab);
     free(merges);
     return rc;
 }

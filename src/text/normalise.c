@@ -1,149 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Normalisation of text before it is cut into words.
+/* Normalisation of text before it is cut into words: a list of steps.
  *
- * The character map of a SentencePiece model is a darts-clone double array over UTF-8
- * that maps short strings to replacements.  The library applies the longest match at
- * each byte; the fast tokenizers apply it per grapheme cluster: a cluster of fewer
- * than six bytes is looked up whole, others character by character, and the shortest
- * entry that begins the looked-up text replaces all of it.  Models are used with the
- * second rule, so it is the one followed here. */
+ * A step narrows the view of the text or writes the other of two buffers; steps that
+ * would change nothing of pure ASCII pass it on as it is. */
 #include "tokenizer_impl.h"
 
 #include "kdhpc/base/mem.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-/* ---- character map ---- */
-
-static uint32_t read_u32(const char *p)
-{
-    const unsigned char *b = (const unsigned char *)p;
-
-    return b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
-}
-
-void kd_charsmap_free(struct kd_charsmap *m)
-{
-    free(m->units);
-    free(m->replacements);
-    *m = (struct kd_charsmap){0};
-}
-
-static uint32_t unit_offset(uint32_t unit)
-{
-    return (unit >> 10) << ((unit & (1u << 9)) >> 6);
-}
-
-/** Replacement of the shortest entry that begins TEXT[len], or NULL. */
-static const char *charsmap_find(const struct kd_charsmap *m, const char *text,
-                                 int64_t len)
-{
-    int64_t at = unit_offset(m->units[0]);
-
-    for (int64_t i = 0; i < len && text[i]; i++) {
-        unsigned char c = (unsigned char)text[i];
-        uint32_t unit = 0, value = 0;
-
-        at ^= c;
-        if (at >= m->n_units)
-            return NULL;
-        unit = m->units[at];
-        if ((unit & 0x800000FFu) != c)
-            return NULL;
-        at ^= unit_offset(unit);
-        if (!((unit >> 8) & 1))
-            continue;
-        if (at >= m->n_units)
-            return NULL;
-        value = m->units[at] & 0x7FFFFFFFu;
-        return value <= m->replacements_len ? m->replacements + value : NULL;
-    }
-    return NULL;
-}
-
-/** Whether no printable ASCII character has an entry of its own. */
-static bool leaves_ascii(const struct kd_charsmap *m)
-{
-    for (char c = 0x20; c < 0x7F; c++)
-        if (charsmap_find(m, &c, 1))
-            return false;
-    return true;
-}
-
-int kd_charsmap_read(const char *blob, int64_t len, struct kd_charsmap *out)
-{
-    int64_t trie_bytes = len >= 4 ? (int64_t)read_u32(blob) : -1;
-
-    if (trie_bytes < 4 || trie_bytes > len - 4)
-        return KD_FAIL(KD_EINPUT, "the character map of the tokenizer is damaged");
-    out->n_units = trie_bytes / 4;
-    out->replacements_len = len - 4 - trie_bytes;
-    KD_TRY(kd_calloc(out->n_units, sizeof *out->units, &out->units));
-    for (int64_t i = 0; i < out->n_units; i++)
-        out->units[i] = read_u32(blob + 4 + 4 * i);
-    KD_TRY(
-        kd_strndup(blob + 4 + trie_bytes, out->replacements_len, &out->replacements));
-    if (kd_utf8_invalid_at(out->replacements, out->replacements_len) >= 0)
-        return KD_FAIL(KD_EINPUT, "the character map of the tokenizer is damaged: its "
-                                  "replacements are not UTF-8");
-    out->ascii_is_plain = leaves_ascii(out);
-    return KD_OK;
-}
-
-enum { WHOLE_CLUSTER_BELOW = 6 }; /* bytes */
-
-static int append_mapped(const struct kd_tokenizer *t, const char *cluster, int64_t len,
-                         struct kd_str *out)
-{
-    const char *r = NULL;
-
-    if (len < WHOLE_CLUSTER_BELOW) {
-        r = charsmap_find(&t->charsmap, cluster, len);
-        if (r)
-            return kd_str_append(out, r, (int64_t)strlen(r));
-    }
-    for (int64_t i = 0; i < len;) {
-        int n = 0;
-
-        (void)kd_utf8_next(cluster + i, len - i, &n);
-        r = charsmap_find(&t->charsmap, cluster + i, n);
-        KD_TRY(r ? kd_str_append(out, r, (int64_t)strlen(r))
-                 : kd_str_append(out, cluster + i, n));
-        i += n;
-    }
-    return KD_OK;
-}
-
-/** Bytes at the start of TEXT[len] that a character map leaves alone: printable ASCII,
- * but for the last one, which may begin a cluster. */
-static int64_t plain_run(const char *text, int64_t len)
-{
-    int64_t n = 0;
-
-    while (n < len && text[n] >= 0x20 && text[n] < 0x7F)
-        n++;
-    return n == len ? n : n > 0 ? n - 1 : 0;
-}
-
-static int apply_charsmap(const struct kd_tokenizer *t, struct kd_scratch *s,
-                          const char *text, int64_t len, struct kd_str *out)
-{
-    for (int64_t i = 0; i < len;) {
-        int64_t n = t->charsmap.ascii_is_plain ? plain_run(text + i, len - i) : 0;
-
-        if (n) {
-            KD_TRY(kd_str_append(out, text + i, n));
-        } else {
-            n = kd_grapheme_len(t->graphemes, s->match, text + i, len - i);
-            KD_TRY(append_mapped(t, text + i, n, out));
-        }
-        i += n;
-    }
-    return KD_OK;
-}
-
-/* ---- the other steps ---- */
 
 static int64_t leading_space(const char *text, int64_t len)
 {
@@ -198,70 +63,203 @@ static int replace_all(const char *text, int64_t len, const char *pattern,
                        const char *content, struct kd_str *out)
 {
     int64_t done = 0, n = (int64_t)strlen(pattern);
+    const char *at = text;
 
-    for (int64_t i = 0; n && i + n <= len;) {
-        if (memcmp(text + i, pattern, (size_t)n) != 0) {
-            i++;
-            continue;
-        }
-        KD_TRY(kd_str_append(out, text + done, i - done));
+    while (n && (at = memmem(text + done, (size_t)(len - done), pattern, (size_t)n))) {
+        KD_TRY(kd_str_append(out, text + done, at - text - done));
         KD_TRY(kd_str_append(out, content, (int64_t)strlen(content)));
-        i += n;
-        done = i;
+        done = at - text + n;
     }
     return kd_str_append(out, text + done, len - done);
 }
 
-/** Apply STEP to *TEXT[*LEN]: either narrow the view or write to OUT and view it. */
-static int apply_step(const struct kd_tokenizer *t, struct kd_scratch *s,
-                      const struct kd_norm_step *step, struct kd_str *out,
-                      const char **text, int64_t *len)
+static int replace_matches(const struct kd_norm_step *step, void *match,
+                           const char *text, int64_t len, struct kd_str *out)
+{
+    struct kd_regex_walk w = KD_REGEX_WALK;
+    int64_t done = 0;
+    bool found = len > 0;
+
+    while (found) {
+        KD_TRY(kd_regex_next(step->regex, match, text, len, &w, &found));
+        if (!found)
+            break;
+        KD_TRY(kd_str_append(out, text + done, w.start - done));
+        KD_TRY(kd_str_append(out, step->content, (int64_t)strlen(step->content)));
+        done = w.stop;
+    }
+    return kd_str_append(out, text + done, len - done);
+}
+
+/* ---- steps that look at one character at a time ---- */
+
+/** What a step makes of CP: UTF8[return value]; 0 drops it. */
+static int map_char(enum kd_norm_kind kind, uint32_t cp, char *utf8)
+{
+    switch (kind) {
+    case KD_NORM_BERT_CLEAN:
+        if (cp == '\t' || cp == '\n' || cp == '\r')
+            cp = ' ';
+        else if (cp == 0xFFFD || kd_is_invisible(cp))
+            return 0;
+        else if (kd_is_white_space(cp))
+            cp = ' ';
+        break;
+    case KD_NORM_DROP_MARKS:
+        if (kd_is_mark(cp))
+            return 0;
+        break;
+    case KD_NORM_DROP_NONSPACING:
+        if (kd_is_nonspacing(cp))
+            return 0;
+        break;
+    case KD_NORM_NMT:
+        if ((cp >= 1 && cp <= 8) || cp == 0xB || (cp >= 0xE && cp <= 0x1F) ||
+            cp == 0x7F || cp == 0x8F || cp == 0x9F)
+            return 0;
+        if (cp == 9 || cp == 0xA || cp == 0xC || cp == 0xD || cp == 0x1680 ||
+            (cp >= 0x200B && cp <= 0x200F) || cp == 0x2028 || cp == 0x2029 ||
+            cp == 0x2581 || cp == 0xFEFF || cp == 0xFFFD)
+            cp = ' ';
+        break;
+    default:
+        break;
+    }
+    return kd_utf8_put(cp, utf8);
+}
+
+/** Bytes at the start of TEXT[len] that a mapping step leaves as they are. */
+static int64_t unchanged_run(enum kd_norm_kind kind, const char *text, int64_t len)
+{
+    int64_t n = 0;
+
+    if (kind == KD_NORM_DROP_MARKS || kind == KD_NORM_DROP_NONSPACING)
+        return kd_ascii_run(text, len);
+    while (n < len && text[n] >= 0x20 && text[n] < 0x7F)
+        n++;
+    return n;
+}
+
+static int map_chars(enum kd_norm_kind kind, const char *text, int64_t len,
+                     struct kd_str *out)
+{
+    for (int64_t i = 0; i < len;) {
+        int64_t run = unchanged_run(kind, text + i, len - i);
+        char utf8[4];
+        int n = 0;
+
+        KD_TRY(kd_str_append(out, text + i, run));
+        i += run;
+        if (i == len)
+            break;
+        KD_TRY(kd_str_append(
+            out, utf8, map_char(kind, kd_utf8_next(text + i, len - i, &n), utf8)));
+        i += n;
+    }
+    return KD_OK;
+}
+
+/** The last range begins later than it should, as in the reference. */
+static bool is_ideograph(uint32_t cp)
+{
+    return (cp >= 0x4E00 && cp <= 0x9FFF) || (cp >= 0x3400 && cp <= 0x4DBF) ||
+           (cp >= 0x20000 && cp <= 0x2A6DF) || (cp >= 0x2A700 && cp <= 0x2B81F) ||
+           (cp >= 0x2B920 && cp <= 0x2CEAF) || (cp >= 0xF900 && cp <= 0xFAFF) ||
+           (cp >= 0x2F800 && cp <= 0x2FA1F);
+}
+
+static int space_ideographs(const char *text, int64_t len, struct kd_str *out)
+{
+    int64_t done = 0;
+
+    for (int64_t i = kd_ascii_run(text, len); i < len;) {
+        int n = 0;
+
+        if (is_ideograph(kd_utf8_next(text + i, len - i, &n))) {
+            KD_TRY(kd_str_append(out, text + done, i - done));
+            KD_TRY(kd_str_append(out, " ", 1));
+            KD_TRY(kd_str_append(out, text + i, n));
+            KD_TRY(kd_str_append(out, " ", 1));
+            done = i + n;
+        }
+        i += n;
+    }
+    return kd_str_append(out, text + done, len - done);
+}
+
+/** Whether STEP leaves text of ASCII characters alone. */
+static bool leaves_ascii(enum kd_norm_kind kind)
+{
+    return kind == KD_NORM_FORM || kind == KD_NORM_DROP_MARKS ||
+           kind == KD_NORM_DROP_NONSPACING || kind == KD_NORM_BERT_CJK;
+}
+
+/* ---- all steps ---- */
+
+static void strip(const struct kd_norm_step *step, const char **text, int64_t *len)
 {
     int64_t left = 0;
 
+    if (step->strip_right)
+        *len = without_trailing_space(*text, *len);
+    left = step->strip_left ? leading_space(*text, *len) : 0;
+    *text += left;
+    *len -= left;
+}
+
+/** Write what STEP makes of TEXT[len] to OUT. */
+static int write_step(const struct kd_tokenizer *t, struct kd_scratch *s,
+                      const struct kd_norm_step *step, const char *text, int64_t len,
+                      struct kd_str *out)
+{
     switch (step->kind) {
-    case KD_NORM_STRIP:
-        if (step->strip_right)
-            *len = without_trailing_space(*text, *len);
-        left = step->strip_left ? leading_space(*text, *len) : 0;
-        *text += left;
-        *len -= left;
-        return KD_OK;
     case KD_NORM_CHARSMAP:
-        KD_TRY(apply_charsmap(t, s, *text, *len, out));
-        break;
+        return kd_charsmap_apply(&t->charsmap, t->graphemes, s->match, text, len, out);
     case KD_NORM_SPACE_RUNS:
-        if (!memmem(*text, (size_t)*len, "  ", 2))
-            return KD_OK;
-        KD_TRY(replace_space_runs(*text, *len, step->content, out));
-        break;
+        return replace_space_runs(text, len, step->content, out);
     case KD_NORM_REPLACE:
-        KD_TRY(replace_all(*text, *len, step->pattern, step->content, out));
-        break;
+        return replace_all(text, len, step->pattern, step->content, out);
+    case KD_NORM_REGEX:
+        return replace_matches(step, s->match, text, len, out);
+    case KD_NORM_FORM:
+        return kd_str_append_normal(out, step->form, text, len);
+    case KD_NORM_LOWER:
+        return kd_str_append_lower(out, text, len, false);
+    case KD_NORM_BERT_CJK:
+        return space_ideographs(text, len, out);
+    case KD_NORM_BYTE_CHARS:
+        return kd_str_append_byte_chars(out, text, len);
     case KD_NORM_PREPEND:
-        if (*len == 0)
-            return KD_OK;
         KD_TRY(kd_str_append(out, step->content, (int64_t)strlen(step->content)));
-        KD_TRY(kd_str_append(out, *text, *len));
-        break;
+        return kd_str_append(out, text, len);
+    default:
+        return map_chars(step->kind, text, len, out);
     }
-    *text = out->data ? out->data : "";
-    *len = out->len;
-    return KD_OK;
 }
 
 int kd_normalise(const struct kd_tokenizer *t, struct kd_scratch *s, const char *text,
                  int64_t len, const char **out, int64_t *out_len)
 {
+    bool ascii = kd_ascii_run(text, len) == len;
     int side = 0;
 
-    for (int i = 0; i < t->n_norm; i++) {
+    for (int i = 0; i < t->n_norm && len > 0; i++) {
+        const struct kd_norm_step *step = &t->norm[i];
         struct kd_str *buffer = &s->norm[side];
 
+        if (step->kind == KD_NORM_STRIP) {
+            strip(step, &text, &len);
+            continue;
+        }
+        if ((ascii && leaves_ascii(step->kind)) ||
+            (step->kind == KD_NORM_SPACE_RUNS && !memmem(text, (size_t)len, "  ", 2)))
+            continue;
         kd_str_clear(buffer);
-        KD_TRY(apply_step(t, s, &t->norm[i], buffer, &text, &len));
-        if (buffer->len > 0)
-            side = !side; /* TEXT lies in BUFFER now: write to the other next */
+        KD_TRY(write_step(t, s, step, text, len, buffer));
+        text = buffer->data ? buffer->data : "";
+        len = buffer->len;
+        ascii = kd_ascii_run(text, len) == len;
+        side = !side; /* TEXT lies in BUFFER now: write to the other next */
     }
     *out = text;
     *out_len = len;

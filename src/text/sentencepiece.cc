@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reading SentencePiece model files.
+/* Reading SentencePiece model files, and the library's own encoding and decoding for
+ * the tokenizers that are defined by it (Marian).
  *
  * libsentencepiece loads the file first and so judges whether it is sound.  Its
  * interface does not tell the model type, user-defined pieces or the character map, so
  * these are read from the message itself, a protocol buffer of a few known fields:
- * ModelProto {1: pieces {1 text, 2 score, 3 type}, 2: trainer {3 type},
- * 3: normaliser {2 character map}}. */
+ * ModelProto {1: pieces {1 text, 2 score, 3 type}, 2: trainer {3 type, 24 space after
+ * words}, 3: normaliser {2 character map, 3 space in front, 4 tidy spaces, 5 escape
+ * them}}. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -13,6 +15,7 @@
 
 #include <exception>
 #include <string>
+#include <vector>
 
 #include <sentencepiece_processor.h>
 
@@ -108,6 +111,21 @@ void read_piece(cursor c, struct kd_spm *out, int64_t i)
     }
 }
 
+/** A number of the trainer's (2) or the normaliser's (3) specification. */
+void read_flag(uint64_t spec, uint64_t field, uint64_t value, struct kd_spm *out)
+{
+    if (spec == 2 && field == 3)
+        out->model_type = (int)value;
+    else if (spec == 2 && field == 24)
+        out->suffix_space = value != 0;
+    else if (spec == 3 && field == 3)
+        out->dummy_prefix = value != 0;
+    else if (spec == 3 && field == 4)
+        out->tidy_space = value != 0;
+    else if (spec == 3 && field == 5)
+        out->escape_space = value != 0;
+}
+
 int read_specs(cursor c, struct kd_spm *out)
 {
     field f, g;
@@ -118,10 +136,10 @@ int read_specs(cursor c, struct kd_spm *out)
         if (f.wire != 2 || (f.number != 2 && f.number != 3))
             continue;
         while (next_field(&inner, &g)) {
-            if (f.number == 2 && g.number == 3 && g.wire == 0)
-                out->model_type = (int)g.value;
-            else if (f.number == 3 && g.number == 2 && g.wire == 2 && g.value > 0 &&
-                     !out->charsmap) {
+            if (g.wire == 0)
+                read_flag(f.number, g.number, g.value, out);
+            if (f.number == 3 && g.number == 2 && g.wire == 2 && g.value > 0 &&
+                !out->charsmap) {
                 out->charsmap_len = (int64_t)g.value;
                 KD_TRY(kd_strndup(g.bytes.p, out->charsmap_len, &out->charsmap));
             }
@@ -155,6 +173,7 @@ extern "C" int kd_spm_read(const char *path, struct kd_spm *out)
 {
     *out = kd_spm{};
     out->model_type = 1;
+    out->dummy_prefix = out->tidy_space = out->escape_space = true;
     try {
         sentencepiece::SentencePieceProcessor processor;
         const auto status = processor.Load(path);
@@ -178,4 +197,70 @@ extern "C" void kd_spm_free(struct kd_spm *m)
     free(m->kind);
     free(m->charsmap);
     *m = kd_spm{};
+}
+
+struct kd_spm_processor {
+    sentencepiece::SentencePieceProcessor processor;
+};
+
+extern "C" int kd_spm_open(const char *path, struct kd_spm_processor **out)
+{
+    *out = nullptr;
+    try {
+        auto *p = new kd_spm_processor;
+        const auto status = p->processor.Load(path);
+
+        if (!status.ok()) {
+            delete p;
+            return KD_FAIL(KD_EINPUT, "%s: not a SentencePiece model: %s", path,
+                           status.error_message());
+        }
+        *out = p;
+        return KD_OK;
+    } catch (const std::exception &e) {
+        return KD_FAIL(KD_ENOMEM, "%s: reading the model failed: %s", path, e.what());
+    }
+}
+
+extern "C" void kd_spm_close(struct kd_spm_processor *p)
+{
+    delete p;
+}
+
+extern "C" int kd_spm_encode(const struct kd_spm_processor *p, const char *text,
+                             int64_t len, struct kd_str *out)
+{
+    try {
+        std::vector<std::string> pieces;
+        const auto status =
+            p->processor.Encode(absl::string_view(text, (size_t)len), &pieces);
+
+        if (!status.ok())
+            return KD_FAIL(KD_EINTERNAL, "SentencePiece: %s", status.error_message());
+        for (const std::string &piece : pieces)
+            KD_TRY(kd_str_append(out, piece.c_str(), (int64_t)piece.size() + 1));
+        return KD_OK;
+    } catch (const std::exception &e) {
+        return KD_FAIL(KD_ENOMEM, "SentencePiece: encoding failed: %s", e.what());
+    }
+}
+
+extern "C" int kd_spm_decode(const struct kd_spm_processor *p, const char *pieces,
+                             int64_t len, struct kd_str *out)
+{
+    try {
+        std::vector<std::string> list;
+        std::string text;
+
+        for (int64_t i = 0; i < len; i += (int64_t)list.back().size() + 1)
+            list.emplace_back(pieces + i);
+
+        const auto status = p->processor.Decode(list, &text);
+
+        if (!status.ok())
+            return KD_FAIL(KD_EINTERNAL, "SentencePiece: %s", status.error_message());
+        return kd_str_append(out, text.data(), (int64_t)text.size());
+    } catch (const std::exception &e) {
+        return KD_FAIL(KD_ENOMEM, "SentencePiece: decoding failed: %s", e.what());
+    }
 }

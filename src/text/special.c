@@ -29,7 +29,24 @@ static const char *const DEFAULTS[KD_N_LAYOUTS][N_SPECIAL] = {
     [KD_LAYOUT_MBART50] = {NULL, "</s>", "<unk>", "</s>", "<pad>", "<s>", "<mask>"},
     [KD_LAYOUT_BART] = {"<s>", "</s>", "<unk>", "</s>", "<pad>", "<s>", "<mask>"},
     [KD_LAYOUT_GPT2] = {END_OF_TEXT, END_OF_TEXT, END_OF_TEXT},
+    [KD_LAYOUT_BERT] = {[UNK] = "[UNK]",
+                        [SEP] = "[SEP]",
+                        [PAD] = "[PAD]",
+                        [CLS] = "[CLS]",
+                        [MASK] = "[MASK]"},
+    [KD_LAYOUT_PEGASUS] =
+        {[EOS] = "</s>", [UNK] = "<unk>", [PAD] = "<pad>", [MASK] = "<mask_2>"},
+    [KD_LAYOUT_MARIAN] = {[EOS] = "</s>", [UNK] = "<unk>", [PAD] = "<pad>"},
+    [KD_LAYOUT_FSMT] =
+        {[BOS] = "<s>", [UNK] = "<unk>", [SEP] = "</s>", [PAD] = "<pad>"},
 };
+
+/** Whether the mask of LAYOUT is like a word, with the space before it. */
+static bool mask_takes_space(enum kd_layout layout)
+{
+    return layout == KD_LAYOUT_MBART || layout == KD_LAYOUT_MBART50 ||
+           layout == KD_LAYOUT_BART;
+}
 
 /* Language codes: mBART has the first 25, mBART-50 all. */
 static const char LANGS[] =
@@ -119,11 +136,14 @@ static int put_special(struct kd_tokenizer *t, enum kd_layout layout,
     struct kd_added_token flags = {
         .normalized = layout == KD_LAYOUT_BART || layout == KD_LAYOUT_GPT2 ||
                       (layout == KD_LAYOUT_MBART50 && is_mask),
-        .lstrip = is_mask,
+        .lstrip = is_mask && mask_takes_space(layout),
         .special = true,
     };
     int64_t at = 0;
 
+    *content = NULL;
+    if (value && !object && !kd_json_is_string(value)) /* null: none, not the default */
+        return KD_OK;
     *content =
         object ? kd_json_str(value, "content", NULL) : kd_json_as_str(value, def);
     if (!*content)
@@ -150,6 +170,63 @@ static const struct kd_json *special_value(const struct kd_side_files *f,
     return kd_json_get(f->config, key);
 }
 
+int kd_check_counts(const struct kd_json *config)
+{
+    static const char *const keys[] = {"extra_ids", "offset"};
+    const int64_t most = 10000;
+
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        int64_t n = kd_json_int(config, keys[i], 0);
+
+        if (n < 0 || n > most)
+            return KD_FAIL(KD_EINPUT,
+                           "tokenizer_config.json: %s is %lld, not within 0 and %lld",
+                           keys[i], (long long)n, (long long)most);
+    }
+    return KD_OK;
+}
+
+int64_t kd_pegasus_offset(const struct kd_json *config)
+{
+    return kd_json_int(config, "offset", 103);
+}
+
+/** Absent is not the same as null here. */
+const char *kd_pegasus_mask_sent(const struct kd_json *config)
+{
+    const struct kd_json *v = kd_json_get(config, "mask_token_sent");
+
+    if (!v)
+        return "<mask_1>";
+    return kd_json_is_object(v) ? kd_json_str(v, "content", NULL)
+                                : kd_json_as_str(v, NULL);
+}
+
+/** Pegasus: what is listed, then <unk_k> up to as many tokens as its offset says. */
+static int put_pegasus(struct kd_tokenizer *t, const struct kd_side_files *f)
+{
+    const struct kd_json *list = special_value(f, "additional_special_tokens");
+    const char *sent = kd_pegasus_mask_sent(f->config), *content = NULL;
+    int64_t n = list ? kd_json_len(list) : 1, offset = kd_pegasus_offset(f->config);
+    bool has_sent = !list || !sent;
+
+    for (int64_t i = 0; list && i < n; i++) {
+        KD_TRY(put_special(t, KD_LAYOUT_PEGASUS, kd_json_at(list, i), NULL, false,
+                           false, &content));
+        has_sent = has_sent || (content && sent && strcmp(content, sent) == 0);
+    }
+    if (sent)
+        KD_TRY(put_special(t, KD_LAYOUT_PEGASUS, NULL, sent, false, false, &content));
+    n += has_sent ? 0 : 1;
+    for (int64_t i = list ? n : 2; i < (list ? offset - 1 : offset); i++) {
+        char name[32];
+
+        KD_TRY(kd_format(name, sizeof name, "<unk_%lld>", (long long)i));
+        KD_TRY(put_special(t, KD_LAYOUT_PEGASUS, NULL, name, false, false, &content));
+    }
+    return KD_OK;
+}
+
 static int put_additional(struct kd_tokenizer *t, enum kd_layout layout,
                           const struct kd_side_files *f, bool flags_known)
 {
@@ -160,6 +237,8 @@ static int put_additional(struct kd_tokenizer *t, enum kd_layout layout,
     bool has_extra = false;
     char code[LANG_STRIDE];
 
+    if (layout == KD_LAYOUT_PEGASUS)
+        return put_pegasus(t, f);
     for (int i = 0; kd_lang_code(layout, i, code); i++)
         if (kd_added_find(t, code) < 0)
             KD_TRY(kd_added_put(t, &flags, code));
@@ -181,9 +260,10 @@ static int put_additional(struct kd_tokenizer *t, enum kd_layout layout,
 int kd_special_read(struct kd_tokenizer *t, enum kd_layout layout,
                     const struct kd_side_files *f)
 {
-    const struct kd_json *decoder = kd_json_has(f->config, "added_tokens_decoder")
-                                        ? kd_json_get(f->config, "added_tokens_decoder")
-                                        : NULL;
+    bool has_decoder = layout != KD_LAYOUT_PEGASUS && /* which passes it over */
+                       kd_json_has(f->config, "added_tokens_decoder");
+    const struct kd_json *decoder =
+        has_decoder ? kd_json_get(f->config, "added_tokens_decoder") : NULL;
     int32_t *const ids[N_SPECIAL] = {[BOS] = &t->special.bos,
                                      [EOS] = &t->special.eos,
                                      [UNK] = &t->special.unk,
@@ -191,7 +271,7 @@ int kd_special_read(struct kd_tokenizer *t, enum kd_layout layout,
 
     if (decoder)
         KD_TRY(put_numbered(t, decoder, false));
-    else if (f->added)
+    else if (f->added && !kd_json_has(f->config, "added_tokens_decoder"))
         KD_TRY(put_numbered(t, f->added, true));
     for (int k = 0; k < N_SPECIAL; k++) {
         const char *content = NULL;
@@ -234,6 +314,16 @@ static int affix_langs(struct kd_tokenizer *t, bool before,
     return KD_OK;
 }
 
+/** Id of the token that CONFIG names by KEY, as a string or an object. */
+static int32_t token_of(const struct kd_tokenizer *t, const struct kd_json *config,
+                        const char *key, const char *def)
+{
+    const struct kd_json *v = kd_json_get(config, key);
+
+    return kd_token_id(t, kd_json_is_object(v) ? kd_json_str(v, "content", def)
+                                               : kd_json_as_str(v, def));
+}
+
 int kd_affix_set(struct kd_tokenizer *t, enum kd_layout layout,
                  const struct kd_json *config)
 {
@@ -247,10 +337,19 @@ int kd_affix_set(struct kd_tokenizer *t, enum kd_layout layout,
     case KD_LAYOUT_T5:
         a.after[a.n_after++] = kd_token_id(t, "</s>");
         break;
+    case KD_LAYOUT_FSMT: /* the separator ends a text */
+        t->special.eos = token_of(t, config, "sep_token", "</s>");
+        a.after[a.n_after++] = t->special.eos;
+        break;
+    case KD_LAYOUT_PEGASUS:
+    case KD_LAYOUT_MARIAN:
+        a.after[a.n_after++] = t->special.eos;
+        break;
     case KD_LAYOUT_BART:
+    case KD_LAYOUT_BERT:
         a.before[a.n_before++] =
-            kd_token_id(t, kd_json_str(config, "cls_token", "<s>"));
-        a.after[a.n_after++] = kd_token_id(t, kd_json_str(config, "sep_token", "</s>"));
+            token_of(t, config, "cls_token", DEFAULTS[layout][CLS]);
+        a.after[a.n_after++] = token_of(t, config, "sep_token", DEFAULTS[layout][SEP]);
         break;
     default:
         if (kd_json_bool(config, "add_bos_token", false))

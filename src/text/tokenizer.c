@@ -17,9 +17,15 @@
 static const char *const FILES[] = {
     "tokenizer.json",
     "spiece.model",
+    "source.spm",
+    "target.spm",
     "sentencepiece.bpe.model",
     "vocab.json",
+    "target_vocab.json",
+    "vocab-src.json",
+    "vocab-tgt.json",
     "merges.txt",
+    "vocab.txt",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -126,7 +132,17 @@ static const struct known_class CLASSES[] = {
     {"MBart50Tokenizer", "", KD_LAYOUT_MBART50},
     {"BartTokenizer", "bart", KD_LAYOUT_BART},
     {"RobertaTokenizer", "roberta", KD_LAYOUT_BART},
+    {"LEDTokenizer", "led", KD_LAYOUT_BART},
+    {"LongformerTokenizer", "longformer", KD_LAYOUT_BART},
     {"GPT2Tokenizer", "gpt2", KD_LAYOUT_GPT2},
+    {"PegasusTokenizer", "pegasus", KD_LAYOUT_PEGASUS},
+    {"PegasusTokenizer", "pegasus_x", KD_LAYOUT_PEGASUS},
+    {"PegasusTokenizer", "bigbird_pegasus", KD_LAYOUT_PEGASUS},
+    {"MarianTokenizer", "marian", KD_LAYOUT_MARIAN},
+    {"FSMTTokenizer", "fsmt", KD_LAYOUT_FSMT},
+    {"BertTokenizer", "bert", KD_LAYOUT_BERT},
+    {"DistilBertTokenizer", "distilbert", KD_LAYOUT_BERT},
+    {"ElectraTokenizer", "electra", KD_LAYOUT_BERT},
 };
 enum { N_CLASSES = sizeof CLASSES / sizeof *CLASSES };
 
@@ -158,19 +174,27 @@ static int find_layout(const char *dir, const struct kd_side_files *f,
     if (name && has_file(dir, "tokenizer.json"))
         return KD_OK;
     if (name)
-        return KD_FAIL(KD_EINPUT,
-                       "%s: tokenizer class %s is not supported (T5, MBart, MBart50, "
-                       "Bart, Roberta, GPT2, or a tokenizer.json are)",
-                       dir, name);
+        return KD_FAIL(
+            KD_EINPUT,
+            "%s: tokenizer class %s is not supported (T5, Pegasus, MBart, "
+            "MBart50, Bart, Roberta, LED, Longformer, GPT2, Bert, DistilBert, "
+            "Electra, or a tokenizer.json are)",
+            dir, name);
     if (has_file(dir, "spiece.model"))
         *out = KD_LAYOUT_T5;
     else if (has_file(dir, "sentencepiece.bpe.model"))
         *out = KD_LAYOUT_MBART;
+    else if (has_file(dir, "source.spm"))
+        *out = KD_LAYOUT_MARIAN;
+    else if (has_file(dir, "vocab-src.json"))
+        *out = KD_LAYOUT_FSMT;
     else if (has_file(dir, "vocab.json"))
         *out = KD_LAYOUT_BART;
+    else if (has_file(dir, "vocab.txt"))
+        *out = KD_LAYOUT_BERT;
     for (int i = 0; i < N_CLASSES; i++)
         if (*type && strcmp(CLASSES[i].model_type, type) == 0 &&
-            (*out == KD_LAYOUT_JSON || *out == KD_LAYOUT_BART))
+            (*out == KD_LAYOUT_JSON || *out == KD_LAYOUT_BART || *out == KD_LAYOUT_T5))
             *out = CLASSES[i].layout;
     return KD_OK;
 }
@@ -185,13 +209,18 @@ static int read_chain(struct kd_tokenizer *t, const char *dir, enum kd_layout la
         [KD_LAYOUT_MBART50] = "sentencepiece.bpe.model",
         [KD_LAYOUT_BART] = "vocab.json",
         [KD_LAYOUT_GPT2] = "vocab.json",
+        [KD_LAYOUT_BERT] = "vocab.txt",
+        [KD_LAYOUT_PEGASUS] = "spiece.model",
+        [KD_LAYOUT_MARIAN] = "source.spm",
+        [KD_LAYOUT_FSMT] = "vocab-src.json",
         [KD_LAYOUT_JSON] = "spiece.model",
     };
     const char *name = model_file[layout];
     char *path = NULL;
     int rc = KD_OK;
 
-    *json = has_file(dir, "tokenizer.json");
+    *json = has_file(dir, "tokenizer.json") && layout != KD_LAYOUT_MARIAN &&
+            layout != KD_LAYOUT_FSMT;
     if (*json)
         name = "tokenizer.json";
     if (!has_file(dir, name))
@@ -204,6 +233,12 @@ static int read_chain(struct kd_tokenizer *t, const char *dir, enum kd_layout la
         rc = kd_read_tokenizer_json(t, path);
     else if (layout == KD_LAYOUT_BART || layout == KD_LAYOUT_GPT2)
         rc = kd_read_byte_bpe_layout(t, dir);
+    else if (layout == KD_LAYOUT_MARIAN)
+        rc = kd_read_marian_layout(t, dir, config);
+    else if (layout == KD_LAYOUT_FSMT)
+        rc = kd_read_fsmt_layout(t, dir, config);
+    else if (layout == KD_LAYOUT_BERT)
+        rc = kd_read_bert_layout(t, path, config);
     else
         rc = kd_read_spm_layout(t, path, layout, config);
     free(path);
@@ -223,17 +258,18 @@ static int load_into(struct kd_tokenizer *t, const char *dir, struct kd_side_fil
     KD_TRY(read_json_in(dir, "added_tokens.json", &f->added));
     if (!f->config && !(f->config = kd_json_object()))
         return KD_FAIL(KD_ENOMEM, "no memory for an empty object");
+    KD_TRY(kd_check_counts(f->config));
     KD_TRY(find_layout(dir, f, &layout));
     KD_TRY(digest_files(dir, t->digest));
     KD_TRY(kd_graphemes_new(&t->graphemes));
     KD_TRY(read_chain(t, dir, layout, f->config, &json));
-    if (t->cutter == KD_CUT_BYTE_LEVEL)
-        t->add_prefix_space = kd_json_bool(f->config, "add_prefix_space", false);
-    t->cleanup = kd_json_bool(f->config, "clean_up_tokenization_spaces", false);
+    if (t->n_cut == 1 && t->cut[0].kind == KD_CUT_BYTE_LEVEL)
+        t->cut[0].add_prefix_space = kd_json_bool(f->config, "add_prefix_space", false);
+    t->cleanup = kd_json_bool(f->config, "clean_up_tokenization_spaces",
+                              layout == KD_LAYOUT_BERT && !json);
     KD_TRY(kd_special_read(t, layout, f));
     if (!json || layout == KD_LAYOUT_MBART || layout == KD_LAYOUT_MBART50)
         KD_TRY(kd_affix_set(t, layout, f->config));
-    KD_TRY(kd_cutter_prepare(t));
     return kd_added_prepare(t);
 }
 
@@ -284,26 +320,36 @@ void kd_tokenizer_free(struct kd_tokenizer *t)
     }
     free(t->pool);
     kd_added_free(t);
-    kd_cutter_free(t);
+    for (int i = 0; i < t->n_cut; i++)
+        kd_regex_free(t->cut[i].regex);
+    kd_decode_free(t);
     kd_graphemes_free(t->graphemes);
+    kd_slow_free(t->slow);
     kd_charsmap_free(&t->charsmap);
     for (int i = 0; i < t->n_norm; i++) {
         free(t->norm[i].pattern);
         free(t->norm[i].content);
+        kd_regex_free(t->norm[i].regex);
     }
     kd_strtab_free(&t->pieces);
-    free(t->unigram.score);
-    free(t->unigram.sorted);
-    free(t->unigram.first);
+    kd_unigram_free(&t->unigram);
     free(t->merges.pair);
     free(t->merges.rank);
     free(t->merges.result);
+    free(t->merges.prefix);
+    free(t->merges.suffix);
+    kd_strtab_free(&t->word_pieces.tails);
     free(t);
 }
 
 int64_t kd_tokenizer_size(const struct kd_tokenizer *t)
 {
     return t->size;
+}
+
+int64_t kd_tokenizer_target_size(const struct kd_tokenizer *t)
+{
+    return t->slow && t->slow->target.n > t->size ? t->slow->target.n : t->size;
 }
 
 const struct kd_special_ids *kd_tokenizer_special(const struct kd_tokenizer *t)
@@ -400,7 +446,8 @@ int kd_tokenizer_encode(const struct kd_tokenizer *t, enum kd_text_side side,
     KD_TRY(kd_scratch_take(t, &s));
     for (int i = 0; i < affix->n_before; i++)
         KD_GO(kd_token_ids_push(ids, affix->before[i]));
-    KD_GO(encode_text(t, s, text, len, ids));
+    KD_GO(t->slow ? kd_slow_encode(t, s, side, text, len, ids)
+                  : encode_text(t, s, text, len, ids));
     room = max_length - affix->n_after;
     if (max_length > 0 && ids->n > room) {
         ids->n = room > affix->n_before ? room : affix->n_before;
@@ -411,115 +458,5 @@ int kd_tokenizer_encode(const struct kd_tokenizer *t, enum kd_text_side side,
         KD_GO(kd_token_ids_push(ids, affix->after[i]));
 out:
     kd_scratch_give(t, s);
-    return rc;
-}
-
-/* ---- decoding ---- */
-
-/** Append one token's bytes: characters mapped back, or as they are if one does not
- * map. */
-static int append_bytes(const char *token, int64_t len, struct kd_str *out)
-{
-    int64_t before = out->len;
-
-    for (int64_t i = 0; i < len;) {
-        int n = 0, byte = kd_byte_level_byte(kd_utf8_next(token + i, len - i, &n));
-        char c = (char)byte;
-
-        if (byte < 0) {
-            out->len = before;
-            return kd_str_append(out, token, len);
-        }
-        KD_TRY(kd_str_append(out, &c, 1));
-        i += n;
-    }
-    return KD_OK;
-}
-
-/** Append one piece with its marks as spaces, or without them (the first piece). */
-static int append_marked(const char *token, int64_t len, bool drop_marks,
-                         struct kd_str *out)
-{
-    for (int64_t i = 0; i < len;) {
-        int64_t start = i;
-
-        while (i < len && !(i + 3 <= len && memcmp(token + i, "\xE2\x96\x81", 3) == 0))
-            i++;
-        KD_TRY(kd_str_append(out, token + start, i - start));
-        if (i < len && !drop_marks)
-            KD_TRY(kd_str_append(out, " ", 1));
-        i += i < len ? 3 : 0;
-    }
-    return KD_OK;
-}
-
-/** The text of ID, or NULL for one that is skipped or unknown. */
-static const char *token_text(const struct kd_tokenizer *t, int32_t id, int64_t *len)
-{
-    if (id >= 0 && id < t->size && t->added_by_id[id] >= 0) {
-        const struct kd_added_token *a = &t->added[t->added_by_id[id]];
-
-        *len = a->content_len;
-        return a->special ? NULL : a->content;
-    }
-    return kd_strtab_get(&t->pieces, id, len);
-}
-
-/** Drop the space in front of punctuation and English contractions, in this order. */
-static void clean_up(struct kd_str *s)
-{
-    static const char *const rules[][2] = {
-        {" .", "."},     {" ?", "?"},   {" !", "!"},   {" ,", ","},     {" ' ", "'"},
-        {" n't", "n't"}, {" 'm", "'m"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
-    };
-
-    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) {
-        int64_t n = (int64_t)strlen(rules[i][0]), to = 0;
-
-        for (int64_t from = 0; from < s->len;) {
-            if (from + n <= s->len &&
-                memcmp(s->data + from, rules[i][0], (size_t)n) == 0) {
-                size_t len = strlen(rules[i][1]);
-
-                memcpy(s->data + to, rules[i][1], len);
-                to += (int64_t)len;
-                from += n;
-            } else {
-                s->data[to++] = s->data[from++];
-            }
-        }
-        s->len = to;
-        if (s->data)
-            s->data[to] = '\0';
-    }
-}
-
-int kd_tokenizer_decode(const struct kd_tokenizer *t, const int32_t *ids, int64_t n,
-                        struct kd_str *out)
-{
-    struct kd_str bytes = {0};
-    bool first = true;
-    int rc = KD_OK;
-
-    kd_str_clear(out);
-    KD_TRY(kd_str_append(out, "", 0));
-    for (int64_t i = 0; i < n; i++) {
-        int64_t len = 0;
-        const char *token = token_text(t, ids[i], &len);
-
-        if (!token)
-            continue;
-        if (t->decode_byte_level)
-            KD_GO(append_bytes(token, len, &bytes));
-        else
-            KD_GO(append_marked(token, len, first && t->decode_drop_first_mark, out));
-        first = false;
-    }
-    if (t->decode_byte_level)
-        KD_GO(kd_str_append_lossy(out, bytes.data, bytes.len));
-    if (t->cleanup)
-        clean_up(out);
-out:
-    kd_str_free(&bytes);
     return rc;
 }

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Reading tokenizer.json: the same chain, spelled out component by component.
  *
- * Supported is what BART, RoBERTa, GPT-2, T5 and mBART tokenizers are made of; any
- * other component is refused by name, because passing it over would give other ids. */
+ * Here are the models, the tokens around a text and the added tokens; json_steps.c has
+ * the steps of normaliser, pre-tokeniser and decoder.  A component that is not known is
+ * refused by name, because passing it over would give other ids. */
 #include "tokenizer_impl.h"
 
 #include "kdhpc/base/mem.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,182 +18,45 @@ static const struct kd_json *part(const struct kd_json *j, const char *key)
     return kd_json_has(j, key) ? kd_json_get(j, key) : NULL;
 }
 
-static const char *type_of(const struct kd_json *j)
-{
-    return kd_json_str(j, "type", "");
-}
-
 static bool is_type(const struct kd_json *j, const char *type)
 {
-    return strcmp(type_of(j), type) == 0;
-}
-
-static int refuse(const char *part, const struct kd_json *j)
-{
-    return KD_FAIL(KD_EINPUT, "tokenizer.json: %s %s is not supported", part,
-                   type_of(j));
-}
-
-/* ---- normaliser ---- */
-
-static int base64_value(char c)
-{
-    if (c >= 'A' && c <= 'Z')
-        return c - 'A';
-    if (c >= 'a' && c <= 'z')
-        return c - 'a' + 26;
-    if (c >= '0' && c <= '9')
-        return c - '0' + 52;
-    return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
-static int read_base64(const char *text, struct kd_str *out)
-{
-    uint32_t bits = 0;
-    int n_bits = 0;
-
-    for (; *text && *text != '='; text++) {
-        int v = base64_value(*text);
-
-        if (v < 0)
-            return KD_FAIL(KD_EINPUT,
-                           "tokenizer.json: the character map is not base64");
-        bits = bits << 6 | (uint32_t)v;
-        n_bits += 6;
-        if (n_bits >= 8) {
-            char byte = (char)(bits >> (n_bits - 8) & 0xFF);
-
-            n_bits -= 8;
-            KD_TRY(kd_str_append(out, &byte, 1));
-        }
-    }
-    return KD_OK;
-}
-
-static int read_charsmap(struct kd_tokenizer *t, const struct kd_json *j)
-{
-    struct kd_str blob = {0};
-    int rc = KD_OK;
-
-    if (t->charsmap.units)
-        return refuse("a second normaliser of type", j);
-    KD_GO(read_base64(kd_json_str(j, "precompiled_charsmap", ""), &blob));
-    if (blob.len == 0)
-        goto out;
-    KD_GO(kd_charsmap_read(blob.data, blob.len, &t->charsmap));
-    rc = kd_norm_add(t, KD_NORM_CHARSMAP, NULL, NULL);
-out:
-    kd_str_free(&blob);
-    return rc;
-}
-
-static int read_replace(struct kd_tokenizer *t, const struct kd_json *j)
-{
-    const struct kd_json *pattern = kd_json_get(j, "pattern");
-    const char *regex = kd_json_str(pattern, "Regex", NULL),
-               *string = kd_json_str(pattern, "String", NULL),
-               *content = kd_json_str(j, "content", "");
-
-    if (string)
-        return kd_norm_add(t, KD_NORM_REPLACE, string, content);
-    if (regex && strcmp(regex, " {2,}") == 0)
-        return kd_norm_add(t, KD_NORM_SPACE_RUNS, NULL, content);
-    return KD_FAIL(KD_EINPUT,
-                   "tokenizer.json: a Replace of the pattern %s is not "
-                   "supported",
-                   regex ? regex : "(none)");
-}
-
-static int read_normalizer(struct kd_tokenizer *t, const struct kd_json *j)
-{
-    const struct kd_json *list = kd_json_get(j, "normalizers");
-
-    if (!j)
-        return KD_OK;
-    if (is_type(j, "Sequence")) {
-        for (int64_t i = 0; i < kd_json_len(list); i++) {
-            if (is_type(kd_json_at(list, i), "Sequence"))
-                return refuse("a nested normaliser", kd_json_at(list, i));
-            KD_TRY(read_normalizer(t, kd_json_at(list, i)));
-        }
-        return KD_OK;
-    }
-    if (is_type(j, "Precompiled"))
-        return read_charsmap(t, j);
-    if (is_type(j, "Replace"))
-        return read_replace(t, j);
-    if (is_type(j, "Prepend"))
-        return kd_norm_add(t, KD_NORM_PREPEND, NULL, kd_json_str(j, "prepend", ""));
-    if (is_type(j, "Strip")) {
-        KD_TRY(kd_norm_add(t, KD_NORM_STRIP, NULL, NULL));
-        t->norm[t->n_norm - 1].strip_left = kd_json_bool(j, "strip_left", false);
-        t->norm[t->n_norm - 1].strip_right = kd_json_bool(j, "strip_right", false);
-        return KD_OK;
-    }
-    return refuse("normaliser", j);
-}
-
-/* ---- cutter, decoder ---- */
-
-/** The prepend scheme of a Metaspace, in its present or older spelling. */
-static enum kd_prepend read_prepend(const struct kd_json *j)
-{
-    const char *scheme = kd_json_str(j, "prepend_scheme", "always");
-
-    if (!kd_json_bool(j, "add_prefix_space", true) || strcmp(scheme, "never") == 0)
-        return KD_PREPEND_NEVER;
-    return strcmp(scheme, "first") == 0 ? KD_PREPEND_FIRST : KD_PREPEND_ALWAYS;
-}
-
-static int check_replacement(const struct kd_json *j)
-{
-    return strcmp(kd_json_str(j, "replacement", "\xE2\x96\x81"), "\xE2\x96\x81") == 0
-               ? KD_OK
-               : KD_FAIL(KD_EINPUT,
-                         "tokenizer.json: a Metaspace with another mark than "
-                         "U+2581 is not supported");
-}
-
-static int read_cutter(struct kd_tokenizer *t, const struct kd_json *j)
-{
-    const struct kd_json *list = kd_json_get(j, "pretokenizers");
-
-    if (is_type(j, "Sequence") && kd_json_len(list) == 2 &&
-        is_type(kd_json_at(list, 0), "WhitespaceSplit")) {
-        t->white_space_first = true;
-        j = kd_json_at(list, 1);
-        if (!is_type(j, "Metaspace"))
-            return refuse("after WhitespaceSplit, pre-tokeniser", j);
-    } else if (is_type(j, "Sequence") && kd_json_len(list) == 1) {
-        j = kd_json_at(list, 0);
-    }
-    if (is_type(j, "Metaspace")) {
-        t->cutter = KD_CUT_METASPACE;
-        t->prepend = read_prepend(j);
-        t->metaspace_split = kd_json_bool(j, "split", true);
-        return check_replacement(j);
-    }
-    if (is_type(j, "ByteLevel")) {
-        t->cutter = KD_CUT_BYTE_LEVEL;
-        t->use_regex = kd_json_bool(j, "use_regex", true);
-        return KD_OK;
-    }
-    return refuse("pre-tokeniser", j);
-}
-
-static int read_decoder(struct kd_tokenizer *t, const struct kd_json *j)
-{
-    if (is_type(j, "Metaspace")) {
-        t->decode_drop_first_mark = read_prepend(j) != KD_PREPEND_NEVER;
-        return check_replacement(j);
-    }
-    if (!is_type(j, "ByteLevel"))
-        return refuse("decoder", j);
-    t->decode_byte_level = true;
-    return KD_OK;
+    return strcmp(kd_json_str(j, "type", ""), type) == 0;
 }
 
 /* ---- model ---- */
+
+/** V as the reference's JSON reader has it: the shortest decimal digits of V as an
+ * integer, rounded, times or by a power of ten, rounded again.  The last bit decides
+ * ties between paths. */
+static int as_read(double v, double *out)
+{
+    char text[40] = "";
+    uint64_t digits = 0;
+    int exponent = 0;
+
+    *out = v;
+    if (v == 0.0 || !isfinite(v))
+        return KD_OK;
+    for (int precision = 14; precision <= 16; precision++) {
+        KD_TRY(kd_format(text, sizeof text, "%.*e", precision, fabs(v)));
+        if (strtod(text, NULL) == fabs(v))
+            break;
+    }
+    exponent = (int)strtol(strchr(text, 'e') + 1, NULL, 10);
+    for (const char *p = text; *p != 'e'; p++)
+        if (*p != '.') {
+            digits = digits * 10 + (uint64_t)(*p - '0');
+            exponent -= p > text;
+        }
+    for (; digits % 10 == 0; exponent++)
+        digits /= 10;
+    if (exponent < -300 || exponent > 300)
+        return KD_OK;
+    *out = exponent < 0 ? (double)digits / pow(10.0, -exponent)
+                        : (double)digits * pow(10.0, exponent);
+    *out = v < 0 ? -*out : *out;
+    return KD_OK;
+}
 
 static int read_unigram(struct kd_tokenizer *t, const struct kd_json *j)
 {
@@ -208,7 +73,7 @@ static int read_unigram(struct kd_tokenizer *t, const struct kd_json *j)
                            "tokenizer.json: piece %lld of the vocabulary is "
                            "not [text, score]",
                            (long long)i);
-        t->unigram.score[i] = kd_json_as_num(kd_json_at(pair, 1), 0.0);
+        KD_TRY(as_read(kd_json_as_num(kd_json_at(pair, 1), 0.0), &t->unigram.score[i]));
         KD_TRY(kd_strtab_put(&t->pieces, i, piece, (int64_t)strlen(piece)));
     }
     KD_TRY(kd_strtab_index(&t->pieces));
@@ -217,7 +82,8 @@ static int read_unigram(struct kd_tokenizer *t, const struct kd_json *j)
     t->byte_fallback = kd_json_bool(j, "byte_fallback", false);
     if (t->unk_piece >= n)
         return KD_FAIL(KD_EINPUT, "tokenizer.json: unk_id is not in the vocabulary");
-    return kd_unigram_prepare(t);
+    return kd_unigram_prepare(&t->unigram, &t->pieces,
+                              kd_unigram_min_score(&t->unigram, n));
 }
 
 /** One merge: "left right", or ["left", "right"]. */
@@ -242,30 +108,82 @@ static int read_merge(struct kd_tokenizer *t, const struct kd_json *j, int64_t r
     return kd_merges_add(t, left, left_len, right, (int64_t)strlen(right), rank);
 }
 
-static int read_bpe(struct kd_tokenizer *t, const struct kd_json *j)
+static int read_vocab(struct kd_tokenizer *t, const struct kd_json *vocab)
 {
-    const struct kd_json *vocab = kd_json_get(j, "vocab"),
-                         *merges = kd_json_get(j, "merges");
-    const char *unk = kd_json_str(j, "unk_token", NULL);
-
-    if (*kd_json_str(j, "continuing_subword_prefix", "") ||
-        *kd_json_str(j, "end_of_word_suffix", "") ||
-        kd_json_bool(j, "ignore_merges", false) || kd_json_num(j, "dropout", 0.0) > 0)
-        return KD_FAIL(KD_EINPUT, "tokenizer.json: BPE with prefixes, suffixes, "
-                                  "ignored merges or dropout is not supported");
     for (void *it = kd_json_first(vocab); it; it = kd_json_next(vocab, it))
         KD_TRY(kd_strtab_put(&t->pieces, kd_json_as_int(kd_json_value(it), -1),
                              kd_json_key(it), (int64_t)strlen(kd_json_key(it))));
-    KD_TRY(kd_strtab_index(&t->pieces));
+    return kd_strtab_index(&t->pieces);
+}
+
+static int32_t piece_id(const struct kd_tokenizer *t, const char *piece)
+{
+    return piece ? kd_strtab_find(&t->pieces, piece, (int64_t)strlen(piece)) : -1;
+}
+
+/** Copy of KEY's string into *OUT, NULL if it is empty or absent. */
+static int read_affix(const struct kd_json *j, const char *key, char **out)
+{
+    const char *s = kd_json_str(j, key, "");
+
+    return *s ? kd_strdup(s, out) : KD_OK;
+}
+
+static int read_bpe(struct kd_tokenizer *t, const struct kd_json *j)
+{
+    const struct kd_json *merges = kd_json_get(j, "merges");
+
+    if (kd_json_num(j, "dropout", 0.0) > 0)
+        return KD_FAIL(KD_EINPUT, "tokenizer.json: BPE with dropout is not supported");
+    KD_TRY(read_affix(j, "continuing_subword_prefix", &t->merges.prefix));
+    KD_TRY(read_affix(j, "end_of_word_suffix", &t->merges.suffix));
+    t->merges.ignore = kd_json_bool(j, "ignore_merges", false);
+    t->merges.byte_level = !t->merges.prefix && !t->merges.suffix && t->n_cut > 0 &&
+                           t->cut[t->n_cut - 1].kind == KD_CUT_BYTE_LEVEL;
+    KD_TRY(read_vocab(t, kd_json_get(j, "vocab")));
     KD_TRY(kd_merges_reserve(&t->merges, kd_json_len(merges)));
     for (int64_t i = 0; i < kd_json_len(merges); i++)
         KD_TRY(read_merge(t, kd_json_at(merges, i), i));
     t->segmenter = KD_BPE;
-    t->unk_piece = unk ? kd_strtab_find(&t->pieces, unk, (int64_t)strlen(unk)) : -1;
+    t->unk_piece = piece_id(t, kd_json_str(j, "unk_token", NULL));
     t->fuse_unk = kd_json_bool(j, "fuse_unk", false);
     t->byte_fallback = kd_json_bool(j, "byte_fallback", false);
     kd_bpe_prepare(t);
     return KD_OK;
+}
+
+static int read_word_piece(struct kd_tokenizer *t, const struct kd_json *j)
+{
+    t->segmenter = KD_WORD_PIECE;
+    KD_TRY(read_vocab(t, kd_json_get(j, "vocab")));
+    t->unk_piece = piece_id(t, kd_json_str(j, "unk_token", "[UNK]"));
+    t->word_pieces.max_chars = kd_json_int(j, "max_input_chars_per_word", 100);
+    return kd_word_piece_prepare(t, kd_json_str(j, "continuing_subword_prefix", "##"));
+}
+
+static int read_word_level(struct kd_tokenizer *t, const struct kd_json *j)
+{
+    t->segmenter = KD_WORD_LEVEL;
+    KD_TRY(read_vocab(t, kd_json_get(j, "vocab")));
+    t->unk_piece = piece_id(t, kd_json_str(j, "unk_token", "<unk>"));
+    return KD_OK;
+}
+
+/** Files of before 2021 do not name the model's type. */
+static int read_model(struct kd_tokenizer *t, const struct kd_json *j)
+{
+    bool named = kd_json_has(j, "type");
+
+    if (is_type(j, "Unigram") || (!named && kd_json_has(j, "unk_id")))
+        return read_unigram(t, j);
+    if (is_type(j, "BPE") || (!named && kd_json_has(j, "merges")))
+        return read_bpe(t, j);
+    if (is_type(j, "WordPiece") ||
+        (!named && kd_json_has(j, "max_input_chars_per_word")))
+        return read_word_piece(t, j);
+    if (is_type(j, "WordLevel") || (!named && kd_json_has(j, "vocab")))
+        return read_word_level(t, j);
+    return kd_json_refuse("model", j);
 }
 
 /* ---- special tokens around a sequence ---- */
@@ -324,10 +242,11 @@ static int read_post(const struct kd_json *j, struct kd_affix *a)
         return KD_OK;
     }
     if (!is_type(j, "Sequence"))
-        return refuse("post-processor", j);
+        return kd_json_refuse("post-processor", j);
     for (int64_t i = 0; i < kd_json_len(list); i++) {
         if (is_type(kd_json_at(list, i), "Sequence") || a->n_before || a->n_after)
-            return refuse("a chain of post-processors with", kd_json_at(list, i));
+            return kd_json_refuse("a chain of post-processors with",
+                                  kd_json_at(list, i));
         KD_TRY(read_post(kd_json_at(list, i), a));
     }
     return KD_OK;
@@ -353,17 +272,10 @@ static int read_added(struct kd_tokenizer *t, const struct kd_json *list)
 
 static int read_parts(struct kd_tokenizer *t, const struct kd_json *j)
 {
-    const struct kd_json *model = part(j, "model");
-    bool unigram = is_type(model, "Unigram") ||
-                   (!kd_json_has(model, "type") && kd_json_has(model, "unk_id"));
-
-    KD_TRY(read_normalizer(t, part(j, "normalizer")));
-    KD_TRY(read_cutter(t, part(j, "pre_tokenizer")));
-    KD_TRY(read_decoder(t, part(j, "decoder")));
-    t->merges.byte_level = t->cutter == KD_CUT_BYTE_LEVEL;
-    if (!unigram && !is_type(model, "BPE") && kd_json_has(model, "type"))
-        return refuse("model", model);
-    KD_TRY(unigram ? read_unigram(t, model) : read_bpe(t, model));
+    KD_TRY(kd_json_read_normalizer(t, part(j, "normalizer")));
+    KD_TRY(kd_json_read_cutter(t, part(j, "pre_tokenizer")));
+    KD_TRY(kd_json_read_decoder(t, part(j, "decoder")));
+    KD_TRY(read_model(t, part(j, "model")));
     KD_TRY(read_post(part(j, "post_processor"), &t->affix[KD_SOURCE]));
     t->affix[KD_TARGET] = t->affix[KD_SOURCE];
     return read_added(t, part(j, "added_tokens"));

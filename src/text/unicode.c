@@ -4,7 +4,7 @@
  * White_Space is a short fixed list.  Grapheme clusters come from PCRE2's \X, called
  * only where a character from a script with marks, joiners or emoji is near: between
  * two characters of the plain ranges below there is always a boundary (except CR LF).
- * Word characters follow UTS 18 through the same library. */
+ * Properties that need tables are in characters.c. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "tokenizer_impl.h"
 
@@ -23,6 +23,47 @@ bool kd_is_white_space(uint32_t cp)
     return (cp >= 9 && cp <= 13) || cp == 0x20 || cp == 0x85 || cp == 0xA0 ||
            cp == 0x1680 || (cp >= 0x2000 && cp <= 0x200A) || cp == 0x2028 ||
            cp == 0x2029 || cp == 0x202F || cp == 0x205F || cp == 0x3000;
+}
+
+bool kd_is_python_space(uint32_t cp)
+{
+    return kd_is_white_space(cp) || (cp >= 0x1C && cp <= 0x1F);
+}
+
+void kd_python_strip(const char **text, int64_t *len)
+{
+    int n = 0;
+
+    while (*len > 0 && kd_is_python_space(kd_utf8_next(*text, *len, &n))) {
+        *text += n;
+        *len -= n;
+    }
+    while (*len > 0) {
+        int64_t start = *len - 1;
+
+        while (start > 0 && ((unsigned char)(*text)[start] & 0xC0) == 0x80)
+            start--;
+        if (!kd_is_python_space(kd_utf8_next(*text + start, *len - start, &n)))
+            break;
+        *len = start;
+    }
+}
+
+bool kd_next_word(const char **text, int64_t *len, const char **word, int64_t *n)
+{
+    int n_bytes = 0;
+
+    while (*len > 0 && kd_is_python_space(kd_utf8_next(*text, *len, &n_bytes))) {
+        *text += n_bytes;
+        *len -= n_bytes;
+    }
+    *word = *text;
+    while (*len > 0 && !kd_is_python_space(kd_utf8_next(*text, *len, &n_bytes))) {
+        *text += n_bytes;
+        *len -= n_bytes;
+    }
+    *n = *text - *word;
+    return *n > 0;
 }
 
 static pcre2_code *compile(const char *pattern)
@@ -78,24 +119,6 @@ int64_t kd_grapheme_len(const struct kd_graphemes *g, void *match, const char *s
                     PCRE2_ANCHORED | PCRE2_NO_UTF_CHECK, match, NULL) < 0)
         return n;
     return (int64_t)pcre2_get_ovector_pointer(match)[1];
-}
-
-bool kd_is_word_char(uint32_t cp)
-{
-    if (cp < 0x80)
-        return cp == '_' || (cp >= '0' && cp <= '9') || (cp >= 'a' && cp <= 'z') ||
-               (cp >= 'A' && cp <= 'Z');
-
-    char utf8[4];
-    int n = kd_utf8_put(cp, utf8), rc = 0;
-    pcre2_code *word = compile("[\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{200c}\\x{200d}]");
-    pcre2_match_data *match = word ? pcre2_match_data_create(1, NULL) : NULL;
-
-    if (match)
-        rc = pcre2_match(word, (PCRE2_SPTR)utf8, (PCRE2_SIZE)n, 0, 0, match, NULL);
-    pcre2_match_data_free(match);
-    pcre2_code_free(word);
-    return rc > 0;
 }
 
 /** Length of the well-formed start of a UTF-8 character at S[len]; *WHOLE: it is

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Unigram segmentation: the best path over pieces, in double precision.
+/* Unigram segmentation: the best path over pieces.
  *
- * The sums are taken left to right and a later equal path loses, as the fast
- * tokenizers do it; libsentencepiece sums in single precision, which breaks ties of
- * runs such as "=====" differently, and that is why the search is done here.  Pieces
+ * The sums are taken left to right and a later equal path loses.  The fast tokenizers
+ * sum in double precision, SentencePiece in single precision, which breaks ties of runs
+ * such as "=====" differently.  Pieces
  * that begin the rest of a word are found by narrowing a range of the sorted pieces
  * byte by byte. */
 #include "tokenizer_impl.h"
@@ -46,26 +46,40 @@ static unsigned first_bytes(const char *s, int64_t len)
     return (unsigned)(unsigned char)s[0] << 8 | (len > 1 ? (unsigned char)s[1] : 0);
 }
 
-int kd_unigram_prepare(struct kd_tokenizer *t)
+double kd_unigram_min_score(const struct kd_unigram *u, int64_t n)
 {
-    struct kd_unigram *u = &t->unigram;
+    double min = INFINITY;
+
+    for (int64_t i = 0; i < n; i++)
+        if (u->score[i] < min && u->score[i] > -INFINITY)
+            min = u->score[i];
+    return min;
+}
+
+void kd_unigram_free(struct kd_unigram *u)
+{
+    free(u->score);
+    free(u->sorted);
+    free(u->first);
+}
+
+int kd_unigram_prepare(struct kd_unigram *u, const struct kd_strtab *pieces,
+                       double min_score)
+{
     struct sort_item *items = NULL;
-    double min_score = INFINITY;
     int64_t n = 0;
     int rc = KD_OK;
 
-    KD_GO(kd_calloc(t->pieces.n, sizeof *items, &items));
-    KD_GO(kd_calloc(t->pieces.n, sizeof *u->sorted, &u->sorted));
+    u->pieces = pieces;
+    KD_GO(kd_calloc(pieces->n, sizeof *items, &items));
+    KD_GO(kd_calloc(pieces->n, sizeof *u->sorted, &u->sorted));
     KD_GO(kd_calloc(65537, sizeof *u->first, &u->first));
-    for (int64_t id = 0; id < t->pieces.n; id++) {
+    for (int64_t id = 0; id < pieces->n; id++) {
         int64_t len = 0;
-        const char *s = kd_strtab_get(&t->pieces, id, &len);
+        const char *s = kd_strtab_get(pieces, id, &len);
 
-        if (!s)
-            continue;
-        if (u->score[id] < min_score)
-            min_score = u->score[id];
-        if (len > 0 && kd_strtab_find(&t->pieces, s, len) == id)
+        if (s && len > 0 && u->score[id] > -INFINITY &&
+            kd_strtab_find(pieces, s, len) == id)
             items[n++] = (struct sort_item){s, len, (int32_t)id};
     }
     qsort(items, (size_t)n, sizeof *items, compare_items);
@@ -89,12 +103,12 @@ struct range {
 };
 
 /** First place in [lo, hi) whose byte AT is at least BYTE. */
-static int64_t lower_bound(const struct kd_tokenizer *t, struct range r, int64_t at,
+static int64_t lower_bound(const struct kd_unigram *u, struct range r, int64_t at,
                            unsigned byte)
 {
     while (r.lo < r.hi) {
         int64_t mid = r.lo + (r.hi - r.lo) / 2, len = 0;
-        const char *s = kd_strtab_get(&t->pieces, t->unigram.sorted[mid], &len);
+        const char *s = kd_strtab_get(u->pieces, u->sorted[mid], &len);
 
         if (at < len && (unsigned char)s[at] >= byte)
             r.hi = mid;
@@ -104,12 +118,12 @@ static int64_t lower_bound(const struct kd_tokenizer *t, struct range r, int64_t
     return r.lo;
 }
 
-static struct range narrow(const struct kd_tokenizer *t, struct range r, int64_t at,
+static struct range narrow(const struct kd_unigram *u, struct range r, int64_t at,
                            unsigned char byte)
 {
-    struct range out = {lower_bound(t, r, at, byte), r.hi};
+    struct range out = {lower_bound(u, r, at, byte), r.hi};
 
-    out.hi = lower_bound(t, (struct range){out.lo, r.hi}, at, byte + 1u);
+    out.hi = lower_bound(u, (struct range){out.lo, r.hi}, at, byte + 1u);
     return out;
 }
 
@@ -122,11 +136,15 @@ static void relax(struct kd_viterbi_node *node, double score, int64_t start, int
     node->id = id;
 }
 
+static double sum(const struct kd_unigram *u, double a, double b)
+{
+    return u->single ? (double)((float)a + (float)b) : a + b;
+}
+
 /** Extend the paths that end at AT by every piece that begins there. */
-static bool relax_pieces(const struct kd_tokenizer *t, struct kd_viterbi_node *nodes,
+static bool relax_pieces(const struct kd_unigram *u, struct kd_viterbi_node *nodes,
                          const char *word, int64_t len, int64_t at, int64_t char_len)
 {
-    const struct kd_unigram *u = &t->unigram;
     unsigned key = (unsigned)(unsigned char)word[at] << 8;
     struct range r = {u->first[key], u->first[key + 256]};
     bool single = false;
@@ -138,14 +156,14 @@ static bool relax_pieces(const struct kd_tokenizer *t, struct kd_viterbi_node *n
             key |= (unsigned char)word[at + 1];
             r = (struct range){u->first[key], u->first[key + 1]};
         } else if (n > 2) {
-            r = narrow(t, r, n - 1, (unsigned char)word[at + n - 1]);
+            r = narrow(u, r, n - 1, (unsigned char)word[at + n - 1]);
         }
         if (r.lo >= r.hi)
             break;
-        (void)kd_strtab_get(&t->pieces, u->sorted[r.lo], &piece_len);
+        (void)kd_strtab_get(u->pieces, u->sorted[r.lo], &piece_len);
         if (piece_len != n)
             continue;
-        relax(&nodes[at + n], u->score[u->sorted[r.lo]] + nodes[at].score, at,
+        relax(&nodes[at + n], sum(u, u->score[u->sorted[r.lo]], nodes[at].score), at,
               u->sorted[r.lo]);
         single = single || n == char_len;
     }
@@ -193,8 +211,8 @@ static int push_unknown(const struct kd_tokenizer *t, const char *word, int64_t 
     return kd_token_ids_push(ids, t->unk_piece);
 }
 
-int kd_unigram_segment(const struct kd_tokenizer *t, struct kd_scratch *s,
-                       const char *word, int64_t len, struct kd_token_ids *ids)
+int kd_unigram_best_path(const struct kd_unigram *u, struct kd_scratch *s,
+                         const char *word, int64_t len, kd_take_piece *take, void *arg)
 {
     struct kd_viterbi_node *nodes = NULL;
     int64_t next = 0;
@@ -207,8 +225,8 @@ int kd_unigram_segment(const struct kd_tokenizer *t, struct kd_scratch *s,
         int n = 0;
 
         (void)kd_utf8_next(word + i, len - i, &n);
-        if (!relax_pieces(t, nodes, word, len, i, n))
-            relax(&nodes[i + n], t->unigram.unk_score + nodes[i].score, i, -1);
+        if (!relax_pieces(u, nodes, word, len, i, n))
+            relax(&nodes[i + n], sum(u, u->unk_score, nodes[i].score), i, -1);
         i += n;
     }
     /* Turn the chain of starts round: nodes[start].score is free to hold the end. */
@@ -217,18 +235,42 @@ int kd_unigram_segment(const struct kd_tokenizer *t, struct kd_scratch *s,
     }
     for (int64_t i = 0; i < len; i = next) {
         next = (int64_t)nodes[i].score;
-        if (nodes[next].id >= 0 && nodes[next].id != t->unk_piece) {
-            KD_TRY(kd_token_ids_push(ids, nodes[next].id));
-            continue;
-        }
-        while (next < len) { /* unknown characters in a row are one */
-            int64_t after = (int64_t)nodes[next].score;
-
-            if (nodes[after].id >= 0 && nodes[after].id != t->unk_piece)
-                break;
-            next = after;
-        }
-        KD_TRY(push_unknown(t, word + i, next - i, ids));
+        KD_TRY(take(arg, word, i, next, nodes[next].id));
     }
     return KD_OK;
+}
+
+/** Where the pieces of a word go; unknown characters in a row, from UNKNOWN on, are
+ * one.
+ */
+struct taking {
+    const struct kd_tokenizer *t;
+    struct kd_token_ids *ids;
+    int64_t unknown; /* -1: none */
+};
+
+static int take_id(void *arg, const char *word, int64_t start, int64_t stop, int32_t id)
+{
+    struct taking *k = arg;
+
+    (void)stop;
+    if (id < 0 || id == k->t->unk_piece) {
+        if (k->unknown < 0)
+            k->unknown = start;
+        return KD_OK;
+    }
+    if (k->unknown >= 0)
+        KD_TRY(push_unknown(k->t, word + k->unknown, start - k->unknown, k->ids));
+    k->unknown = -1;
+    return kd_token_ids_push(k->ids, id);
+}
+
+int kd_unigram_segment(const struct kd_tokenizer *t, struct kd_scratch *s,
+                       const char *word, int64_t len, struct kd_token_ids *ids)
+{
+    struct taking k = {t, ids, -1};
+
+    KD_TRY(kd_unigram_best_path(&t->unigram, s, word, len, take_id, &k));
+    return k.unknown >= 0 ? push_unknown(t, word + k.unknown, len - k.unknown, ids)
+                          : KD_OK;
 }

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Tokenizers: text to ids and back, identical to transformers' for the same directory.
  *
- * One opaque type over several models: SentencePiece through libsentencepiece (T5 and
- * mBART layouts), byte-level BPE of our own.  Thread-safe for encode and decode. */
+ * One opaque type over all kinds: any tokenizer.json of Unigram, BPE, WordPiece or
+ * WordLevel models, and the directories of T5, Pegasus, mBART, mBART-50, Marian, FSMT,
+ * BART, RoBERTa, GPT-2 and BERT without one.  What is identical is the fast tokenizer
+ * where there is one, else (Marian, FSMT) the slow one.  Thread-safe for encode and
+ * decode. */
 #ifndef KDHPC_TEXT_TOKENIZER_H
 #define KDHPC_TEXT_TOKENIZER_H
 
@@ -23,7 +26,11 @@ void kd_token_ids_free(struct kd_token_ids *ids);
 int kd_tokenizer_load(const char *dir, struct kd_tokenizer **out) KD_MUST_CHECK;
 void kd_tokenizer_free(struct kd_tokenizer *t);
 
-int64_t kd_tokenizer_size(const struct kd_tokenizer *t); /* ids are below it */
+int64_t kd_tokenizer_size(const struct kd_tokenizer *t); /* source ids are below it */
+
+/** Bound of the ids of the target side and of decoding: another one for Marian and FSMT
+ * tokenizers with two vocabularies. */
+int64_t kd_tokenizer_target_size(const struct kd_tokenizer *t);
 
 /** Ids of the special tokens; -1: the tokenizer has none. */
 struct kd_special_ids {
@@ -42,9 +49,9 @@ enum kd_text_side { KD_SOURCE, KD_TARGET };
 int kd_tokenizer_set_langs(struct kd_tokenizer *t, const char *src_lang,
                            const char *tgt_lang) KD_MUST_CHECK;
 
-/** Encode TEXT[len] with special tokens into IDS (replaced), truncated to MAX_LENGTH
- * ids (<= 0: not) with the special tokens kept; *TRUNCATED (may be NULL) says so.
- * Local, thread-safe.  KD_ENOMEM. */
+/** Encode TEXT[len] of SIDE with special tokens into IDS (replaced), truncated to
+ * MAX_LENGTH ids (<= 0: not) with the special tokens kept; *TRUNCATED (may be NULL)
+ * says so. Local, thread-safe.  KD_ENOMEM. */
 int kd_tokenizer_encode(const struct kd_tokenizer *t, enum kd_text_side side,
                         const char *text, int64_t len, int64_t max_length,
                         struct kd_token_ids *ids, bool *truncated) KD_MUST_CHECK;

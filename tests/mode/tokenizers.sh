@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+# Every type of tokenizer against transformers, live.  Skipped without it; KDHPC_TEST_PYTHON names another interpreter
+# than python3.  KDHPC_TEST_TEXT, files of real text with spaces between, makes it thorough.
+python=${KDHPC_TEST_PYTHON:-python3}
+if ! "$python" -c "
+from importlib.util import find_spec
+assert all(find_spec(m) for m in ('transformers', 'tokenizers', 'sentencepiece', 'sacremoses'))" 2>/dev/null; then
+    echo "skipped: $python lacks transformers, tokenizers, sentencepiece or sacremoses (KDHPC_TEST_PYTHON names another interpreter)"
+    exit 77
+fi
+. "${KD_LIB:?tests/support/lib.sh}" || exit 1
+
+args="--random 100"
+if [ -n "${KDHPC_TEST_TEXT:-}" ]; then
+    args=""
+    for file in $KDHPC_TEST_TEXT; do
+        args="$args --text $file"
+    done
+fi
+"$python" "$KD_SOURCE_DIR/tests/mode/tokenizer_types.py" "${KD_PROBE:?tests/support/tokenizer_probe}" work $args >log.txt 2>&1 || {
+    code=$?
+    cat log.txt
+    exit $code
+}
+tail -3 log.txt
