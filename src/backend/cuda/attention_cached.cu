@@ -25,6 +25,7 @@ template <typename T> struct cached {
     int n_rows, n_heads, group, hd, len;
     float scale2;
     bool packed;
+    struct distances bias;
 };
 
 template <typename T> struct values {
@@ -118,9 +119,19 @@ template <typename T> struct part {
     }
 };
 
+/* What the distance of key T adds to the exponent of two; threads beside this one ask
+ * for the heads beside HEAD. */
+template <typename T>
+__device__ __forceinline__ float bias_of(const cached<T> &a, int head, int t)
+{
+    const int64_t at = a.bias.zero + t - (a.len - 1);
+
+    return a.bias.table[at * a.bias.n_heads + head] * LOG2_E;
+}
+
 /* Keys t, t + STEP, ... below len in runs of UNROLL for one group of lanes, of which
  * this one has N values from column C of HEAD on. */
-template <typename T, int LANES>
+template <typename T, int LANES, bool BIASED>
 __device__ __forceinline__ part<T> attend(const cached<T> &a, int row, int head, int c,
                                           int t, int step)
 {
@@ -132,13 +143,14 @@ __device__ __forceinline__ part<T> attend(const cached<T> &a, int row, int head,
 
     for (int t0 = t; t0 - t < a.len; t0 += UNROLL * step) {
         values<T> k[UNROLL], v[UNROLL];
-        float score[UNROLL];
+        float score[UNROLL], bias[UNROLL];
 
 #pragma unroll
         for (int u = 0; u < UNROLL; u++) {
             const int at = t0 + u * step, last = a.len - 1;
             const int64_t slot = slots[at < last ? at : last];
 
+            bias[u] = BIASED ? bias_of(a, head, at < last ? at : last) : 0.0f;
             k[u] = load_values(a.k.data + slot * a.k.ld + col, n, a.packed);
             v[u] = load_values(a.v.data + slot * a.v.ld + col, n, a.packed);
         }
@@ -150,7 +162,11 @@ __device__ __forceinline__ part<T> attend(const cached<T> &a, int row, int head,
                 score[u] += q.v[e] * k[u].v[e];
             for (int lane = LANES / 2; lane > 0; lane /= 2)
                 score[u] += __shfl_xor_sync(0xffffffffu, score[u], lane);
-            score[u] = t0 + u * step < a.len ? score[u] * a.scale2 : -INFINITY;
+            if (BIASED)
+                score[u] = score[u] * a.scale2 + bias[u];
+            else
+                score[u] *= a.scale2;
+            score[u] = t0 + u * step < a.len ? score[u] : -INFINITY;
         }
         sum.add(score, v);
     }
@@ -175,7 +191,7 @@ __device__ __forceinline__ void write(const cached<T> &a, int row, int head, int
 }
 
 /* SPLIT: warps that share a row and head, 1 or all. */
-template <typename T, int LANES, int SPLIT>
+template <typename T, int LANES, int SPLIT, bool BIASED>
 __global__ void __launch_bounds__(ATTENTION_THREADS) cached_kernel(const cached<T> a)
 {
     constexpr int GROUPS = WARP / LANES;
@@ -188,7 +204,8 @@ __global__ void __launch_bounds__(ATTENTION_THREADS) cached_kernel(const cached<
 
     if (row >= a.n_rows)
         return;
-    part<T> sum = attend<T, LANES>(a, row, head, c, first + group, GROUPS * SPLIT);
+    part<T> sum =
+        attend<T, LANES, BIASED>(a, row, head, c, first + group, GROUPS * SPLIT);
 
 #pragma unroll
     for (int step = LANES; step < WARP; step *= 2)
@@ -206,18 +223,25 @@ __global__ void __launch_bounds__(ATTENTION_THREADS) cached_kernel(const cached<
         write(a, row, head, c, sum);
 }
 
-template <typename T, int LANES> int launch(struct kd_backend *be, const cached<T> &a)
+template <typename T, int LANES, bool BIASED>
+int launch_of(struct kd_backend *be, const cached<T> &a)
 {
     const int64_t items = (int64_t)a.n_rows * a.n_heads;
 
     if (items < SPLIT_BELOW && a.len >= SPLIT_FROM)
-        KD_LAUNCH((cached_kernel<T, LANES, ATTENTION_WARPS>), (unsigned)items,
+        KD_LAUNCH((cached_kernel<T, LANES, ATTENTION_WARPS, BIASED>), (unsigned)items,
                   ATTENTION_THREADS, 0, cuda_stream(be), a);
     else
-        KD_LAUNCH((cached_kernel<T, LANES, 1>),
+        KD_LAUNCH((cached_kernel<T, LANES, 1, BIASED>),
                   (unsigned)ceil_div(items, ATTENTION_WARPS), ATTENTION_THREADS, 0,
                   cuda_stream(be), a);
     return cuda_check_launch("attention_cached");
+}
+
+template <typename T, int LANES> int launch(struct kd_backend *be, const cached<T> &a)
+{
+    return a.bias.table ? launch_of<T, LANES, true>(be, a)
+                        : launch_of<T, LANES, false>(be, a);
 }
 
 template <typename T>
@@ -238,6 +262,7 @@ int cached_of(struct kd_backend *be, const struct kd_attention_cached *d)
     a.hd = (int)hd;
     a.len = (int)d->len;
     a.scale2 = d->scale * LOG2_E;
+    a.bias = distances_of(&d->bias);
     a.packed = window_packed<T>(d->q, hd) && window_packed<T>(d->k, hd) &&
                window_packed<T>(d->v, hd) && window_packed<T>(d->out, hd);
     if (hd <= 4 * PACKED<T>)
