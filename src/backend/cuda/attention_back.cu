@@ -354,8 +354,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, S::BLOCKS)
                   n, a);
 }
 
-/* What the rows of a warp need in every step: lse and delta.  Whatever distances add,
- * rows beyond N have no probabilities. */
+/* What the rows of a warp need in every step: lse and delta. */
 template <typename S> struct row_stats {
     float2 of[S::MT][2];
 
@@ -365,13 +364,25 @@ template <typename S> struct row_stats {
 
 #pragma unroll
         for (int i = 0; i < 2 * S::MT; i++) {
-            of[i / 2][i % 2].x = S::BIASED ? INFINITY : 0.0f;
-            of[i / 2][i % 2].y = 0.0f;
+            of[i / 2][i % 2].x = of[i / 2][i % 2].y = 0.0f;
             if (g + 8 * i < n)
                 of[i / 2][i % 2] = stats[g + 8 * i];
         }
     }
 };
+
+/* Scores of rows beyond N, which may lie at distances of others, are -inf. */
+template <typename S> __device__ __forceinline__ void hide_rows(scores<S> &s, int n)
+{
+#pragma unroll
+    for (int i = 0; i < 2 * S::MT; i++) {
+        if (lane_id() / 4 + 8 * i < n)
+            continue;
+#pragma unroll
+        for (int j = 0; j < S::PART / 4; j++)
+            s[i / 2][j / 2][i % 2 * 2 + j % 2] = -INFINITY;
+    }
+}
 
 /* What distances need in the queries kernel: the two buffers of a head's part, what the
  * warp adds diagonals in, and the scale of their sums. */
@@ -421,8 +432,11 @@ queries_step(const back<typename S::T> &b, const L &q, const L &dout,
         drop_rows(a.drop, drop_site(a.drop, (int)blockIdx.y), a.drop.row_keys + q_row,
                   n, key, ds);
     product_nt(s, q, k);
-    if constexpr (S::BIASED)
+    if constexpr (S::BIASED) {
         add_distances<1>(s, a.scale2, bias);
+        if (n < S::WARP_ROWS)
+            hide_rows<S>(s, n);
+    }
     if (key + S::PART > n_keys || (a.causal && key + S::PART > pos + 1))
         hide_keys(s, a.causal, pos, key, n_keys);
 #pragma unroll
