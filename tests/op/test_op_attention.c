@@ -54,15 +54,26 @@ static void check_pad(struct kd_mat m, int64_t head_dim)
         assert_true(isnan(at(m, i / pad, m.cols + i % pad)));
 }
 
+/* Entries [FIRST, END) of a table for N_HEADS become NaN: nobody has those distances.
+ */
+static void spare(float *table, int64_t first, int64_t end, int64_t n_heads)
+{
+    for (int64_t i = first * n_heads; i < end * n_heads; i++)
+        table[i] = NAN;
+}
+
 /* A table with a few distances to spare on either side. */
 static void add_table(struct problem *p)
 {
     struct kd_attention *a = &p->a;
-    int64_t n = a->q_seqs.max_len + a->kv_seqs.max_len + 5;
+    int64_t n = a->q_seqs.max_len + a->kv_seqs.max_len + 5,
+            zero = a->q_seqs.max_len + 2;
     struct kd_tensor t =
         kd_tensor2(ot_normal(n * a->n_heads, 1.0), KD_F32, n, a->n_heads);
 
-    a->bias = (struct kd_distance_bias){t, a->q_seqs.max_len + 2};
+    spare(t.data, 0, zero - a->q_seqs.max_len + 1, a->n_heads);
+    spare(t.data, zero + (a->causal ? 1 : a->kv_seqs.max_len), n, a->n_heads);
+    a->bias = (struct kd_distance_bias){t, zero};
     p->dbias0 = ot_normal(n * a->n_heads, 1.0);
     p->dbias = ot_copy(p->dbias0, n * a->n_heads);
 }
@@ -406,6 +417,8 @@ static void many_sequences(void **state)
 
 static void distance_bias(void **state)
 {
+    static const int64_t some[] = {33, 65, 2}, kv_some[] = {70, 18, 31};
+
     (void)state;
     check_attention((struct setting){false, true, 3, 3, 32, 0.0f, true}, 6, lengths,
                     NULL);
@@ -415,6 +428,57 @@ static void distance_bias(void **state)
                     kv_lengths);
     check_attention((struct setting){true, true, 2, 2, 40, 0.0f, true}, 6, lengths,
                     NULL);
+    check_attention((struct setting){true, false, 2, 1, 128, 0.0f, true}, 3, some,
+                    kv_some);
+    check_attention((struct setting){false, false, 2, 2, 33, 0.0f, true}, 3, some,
+                    kv_some);
+}
+
+/* In tiles of 128 rows, and where no sequence fills one of 16. */
+static void distance_bias_of_tiles(void **state)
+{
+    static const int64_t wide[] = {130, 0, 193}, few[] = {3, 16, 0, 1};
+
+    (void)state;
+    check_attention((struct setting){false, true, 4, 4, 64, 0.1f, true}, 3, wide, NULL);
+    check_attention((struct setting){true, true, 2, 2, 64, 0.0f, true}, 4, few, NULL);
+}
+
+/* The gradient of the table, whatever the size of what comes back: a power of two
+ * goes through to the bit, and what is not a number shows. */
+static void distance_bias_sizes(void **state)
+{
+    static const int64_t len[] = {70, 9};
+    struct problem b =
+        make_problem((struct setting){false, true, 2, 2, 32, 0.0f, true}, 2, len, NULL);
+    int64_t n = kd_tensor_count(&b.a.bias.table), n_dout = b.dout.rows * b.dout.ld;
+    float *dout = b.dout.data, *dout0 = ot_copy(dout, n_dout), *first = ot_nan(n);
+
+    (void)state;
+    for (int k = -60; k <= 60; k += 60) {
+        for (int64_t i = 0; i < n_dout; i++)
+            dout[i] = ldexpf(dout0[i], k);
+        OT_EACH_BACKEND(be)
+        {
+            memset(b.dbias, 0, (size_t)n * sizeof *b.dbias);
+            assert_int_equal(be->ops->attention(be, &b.a), 0);
+            assert_int_equal(
+                be->ops->attention_back(be, &b.a, b.dout, b.dq, b.dk, b.dv, b.dbias),
+                0);
+        }
+        for (int64_t i = 0; i < n; i++) {
+            first[i] = k == -60 ? b.dbias[i] : first[i];
+            assert_true(b.dbias[i] == ldexpf(first[i], k + 60));
+        }
+    }
+    dout[0] = NAN; /* of the first query and head */
+    OT_EACH_BACKEND(be)
+    {
+        assert_int_equal(
+            be->ops->attention_back(be, &b.a, b.dout, b.dq, b.dk, b.dv, b.dbias), 0);
+    }
+    for (int64_t i = 0; i < 70; i++)
+        assert_true(isnan(b.dbias[(b.a.bias.zero + i) * 2]));
 }
 
 struct cache_setting {
@@ -469,11 +533,14 @@ static void check_cached(struct cache_setting s)
     *step = s.len - 1;
     for (int r = 0; r < s.rows; r++)
         slots[r * ld + s.len - 1] = (int32_t)(old + (r + 1) % s.rows);
-    if (s.biased)
+    if (s.biased) {
         a.bias = (struct kd_distance_bias){
             kd_tensor2(ot_normal((s.len + 3) * s.n_heads, 1.0), KD_F32, s.len + 3,
                        s.n_heads),
             s.len + 1};
+        spare(a.bias.table.data, 0, 2, s.n_heads);
+        spare(a.bias.table.data, s.len + 2, s.len + 3, s.n_heads);
+    }
 
     OT_EACH_BACKEND(be)
     {
@@ -525,6 +592,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(shortest_sequences, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(few_rows, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(distance_bias, ot_setup, ot_teardown),
+        cmocka_unit_test_setup_teardown(distance_bias_of_tiles, ot_setup, ot_teardown),
+        cmocka_unit_test_setup_teardown(distance_bias_sizes, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(many_sequences, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(over_a_cache, ot_setup, ot_teardown),
     };

@@ -16,24 +16,29 @@
  * Bound: 4 hd flops per query and key it sees (half of all for causal), 2 hd values
  * read per key and tile of queries.  With dropout the ten rounds of Philox for eight
  * probabilities cost about as much as the products at head size 64. */
-#include "attention_tile.h"
+#include "attention_bias.h"
 
 namespace
 {
 
 /* MT: 16-row tiles of a warp; KEYS: keys of a tile; SPLIT: warps that share rows, and
- * the keys of a tile among them. */
-template <typename T_, int HD_, int MT_, int KEYS_, int SPLIT_> struct shape {
+ * the keys of a tile among them; BIASED: distances count. */
+template <typename T_, int HD_, int MT_, int KEYS_, int SPLIT_, bool BIASED_ = false>
+struct shape {
     using T = T_;
     static constexpr int HD = HD_, MT = MT_, KEYS = KEYS_, SPLIT = SPLIT_,
                          WARP_ROWS = 16 * MT,
                          ROWS = WARP_ROWS * ATTENTION_WARPS / SPLIT,
                          WARP_KEYS = KEYS / SPLIT, LD = TILE_LD<T, HD>;
-    static constexpr bool KEEP = sizeof(T) == 2 && HD <= 64;
+    static constexpr bool KEEP = sizeof(T) == 2 && HD <= 64, BIASED = BIASED_;
     /* of a multiprocessor, as registers allow: short sequences wait for memory most */
     static constexpr int BLOCKS = MT == 2 ? 2 : KEEP && SPLIT == 1 ? 4 : 3;
-    static constexpr size_t SHARED = (ROWS + 4 * KEYS) * ROW_BYTES<T, HD>;
+    /* of a tile, of which there are two as of the keys */
+    static constexpr int DISTANCES = BIASED ? ROWS + KEYS : 0;
+    static constexpr size_t TILES = (ROWS + 4 * KEYS) * ROW_BYTES<T, HD>,
+                            SHARED = TILES + 2 * DISTANCES * sizeof(float);
     static_assert(SHARED <= MOST_SHARED, "every device can run it");
+    static_assert(SPLIT == 1 || !BIASED, "warps with keys of their own add nothing");
     static_assert(SPLIT == 1 || (SPLIT == ATTENTION_WARPS && MT == 1 &&
                                  4 * KEYS * ROW_BYTES<T, HD> >=
                                      SPLIT * 16 * (HD + 2) * sizeof(float)),
@@ -105,19 +110,21 @@ __device__ __forceinline__ void softmax_step(running<S> &run, scores<S> &s,
 }
 
 /* One tile of keys and values for one warp: KEY is the position of its first key, K and
- * V are where that lies. */
+ * V are where that lies, BIAS where its distance from the warp's first row is. */
 template <typename S, typename L>
 __device__ __forceinline__ void attend(const problem<typename S::T> &p, running<S> &run,
                                        const L &q, int64_t q_row, int pos, int n,
                                        int key, int n_keys, const typename S::T *k,
-                                       const typename S::T *v)
+                                       const typename S::T *v, const float *bias)
 {
     scores<S> s;
 
     product_nt(s, q, k);
+    if constexpr (S::BIASED)
+        add_distances<1>(s, p.scale2, bias);
     if (key + S::WARP_KEYS > n_keys || (p.causal && key + S::WARP_KEYS > pos + 1))
         hide_keys(s, p.causal, pos, key, n_keys);
-    softmax_step<S>(run, s, p.scale2);
+    softmax_step<S>(run, s, scale2_of<S>(p));
     if (p.drop.on)
         drop_rows(p.drop, drop_site(p.drop, (int)blockIdx.y), p.drop.row_keys + q_row,
                   n, key, s);
@@ -139,7 +146,7 @@ __device__ __forceinline__ void finish(const problem<typename S::T> &p, running<
         factor[i / 2][i % 2] = sum > 0.0f ? p.drop.keep / sum : 0.0f;
         if (p.lse && lane_id() % 4 == 0 && g + 8 * i < n)
             p.lse[(q_row + g + 8 * i) * p.n_heads + head] =
-                run.top[i / 2][i % 2] * p.scale + logf(sum);
+                run.top[i / 2][i % 2] * scale_of<S>(p) + logf(sum);
     }
     warp_store(own, run.out, factor, window_at(p.out, q_row, head * p.hd), n, p.hd,
                p.packed);
@@ -225,6 +232,21 @@ __device__ inline void merge_parts(const problem<typename S::T> &p, const float 
     }
 }
 
+/* Tile J of the keys and values, END of which the block sees, and what their distances
+ * from its rows add, on their way to one of the two buffers. */
+template <typename S>
+__device__ __forceinline__ void fetch(const problem<typename S::T> &p, int64_t kv_row,
+                                      int end, int j, int first_row,
+                                      typename S::T *buffers, float *distances)
+{
+    fetch_keys<typename S::T, S::HD, S::KEYS>(p, kv_row, end, j,
+                                              buffers + 2 * (j % 2) * S::KEYS * S::LD);
+    if constexpr (S::BIASED)
+        fetch_distances(p.bias, (int)blockIdx.y,
+                        j * S::KEYS - first_row - (S::ROWS - 1), S::DISTANCES - 1,
+                        distances + j % 2 * S::DISTANCES);
+}
+
 template <typename S>
 __global__ void __launch_bounds__(ATTENTION_THREADS, S::BLOCKS)
     attention_kernel(const problem<typename S::T> p)
@@ -245,11 +267,12 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, S::BLOCKS)
               warp_end = warp_keys_end<S::MT>(p.causal, pos, n, n_keys);
     const int64_t q_row = p.q_offsets[t.seq] + pos;
     T *own = shared + row * S::LD, *buffers = shared + S::ROWS * S::LD;
+    float *distances = reinterpret_cast<float *>(shared + S::TILES / sizeof(T));
 
     tile_load<T, S::HD, S::ROWS>(shared,
                                  window_at(p.q, q_row - row, (int)blockIdx.y * p.hd),
                                  t.n, p.hd, p.packed);
-    fetch_keys<T, S::HD, S::KEYS>(p, kv_row, end, 0, buffers);
+    fetch<S>(p, kv_row, end, 0, t.first, buffers, distances);
     cp_async_wait();
     __syncthreads();
 
@@ -261,10 +284,10 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, S::BLOCKS)
         const int key = j * S::KEYS + part * S::WARP_KEYS;
 
         if ((j + 1) * S::KEYS < end)
-            fetch_keys<T, S::HD, S::KEYS>(
-                p, kv_row, end, j + 1, buffers + 2 * ((j + 1) % 2) * S::KEYS * S::LD);
+            fetch<S>(p, kv_row, end, j + 1, t.first, buffers, distances);
         if (n > 0 && key < warp_end)
-            attend<S>(p, run, q, q_row, pos, n, key, n_keys, k, k + S::KEYS * S::LD);
+            attend<S>(p, run, q, q_row, pos, n, key, n_keys, k, k + S::KEYS * S::LD,
+                      distances + j % 2 * S::DISTANCES + S::ROWS - 1 - row);
         cp_async_wait(); /* the next tile is there, nobody reads this one any more */
         __syncthreads();
     }
@@ -295,6 +318,13 @@ template <typename S> int launch(struct kd_backend *be, const struct kd_attentio
 template <typename T, int HD, int KEYS, int SPLIT_KEYS, int WIDE_KEYS>
 int choose(struct kd_backend *be, const struct kd_attention *a)
 {
+    if (a->bias.table.data) {
+        if constexpr (WIDE_KEYS > 0) {
+            if (attention_wide_pays(&a->q_seqs, 128, a->n_heads, cuda_of(be)->n_sm))
+                return launch<shape<T, HD, 2, WIDE_KEYS, 1, true>>(be, a);
+        }
+        return launch<shape<T, HD, 1, KEYS, 1, true>>(be, a);
+    }
     if (a->q_seqs.max_len <= 16)
         return launch<shape<T, HD, 1, SPLIT_KEYS, ATTENTION_WARPS>>(be, a);
     if constexpr (WIDE_KEYS > 0) {

@@ -21,24 +21,34 @@
  *
  * Bound: 14 hd flops per query and key it sees, 8 in keys and 6 in queries; the scores
  * are made twice so that sums need no atomics. */
-#include "attention_tile.h"
+#include "attention_dbias.h"
 
 namespace
 {
 
 /* MT: 16-row tiles of a warp; STEP: rows of the tiles that the block goes over; PART:
- * how many of these a warp works on at a time; DROPS: there may be dropout. */
-template <typename T_, int HD_, int MT_, int STEP_, int PART_, bool DROPS_>
+ * how many of these a warp works on at a time; DROPS: there may be dropout; BIASED:
+ * distances count. */
+template <typename T_, int HD_, int MT_, int STEP_, int PART_, bool DROPS_,
+          bool BIASED_ = false>
 struct shape {
     using T = T_;
     static constexpr int HD = HD_, MT = MT_, STEP = STEP_, PART = PART_,
                          WARP_ROWS = 16 * MT, ROWS = WARP_ROWS * ATTENTION_WARPS,
                          LD = TILE_LD<T, HD>;
-    static constexpr bool KEEP = sizeof(T) == 2, DROPS = DROPS_;
+    static constexpr bool KEEP = sizeof(T) == 2, DROPS = DROPS_, BIASED = BIASED_;
     static constexpr int BLOCKS = MT == 2 || HD > 64 ? 2 : 3; /* of a multiprocessor */
     static constexpr size_t TILES = (2 * ROWS + 4 * STEP) * ROW_BYTES<T, HD>,
                             STATS = 2 * STEP * (sizeof(float2) + sizeof(uint64_t));
-    static_assert(TILES + STATS <= MOST_SHARED, "every device can run it");
+    /* of a tile, of which there are two; what a warp adds diagonals in */
+    static constexpr int DISTANCES = BIASED ? ROWS + STEP : 0,
+                         DIAGONALS = BIASED ? DIAGONAL_FLOATS<MT, PART / 8> : 0;
+    static constexpr size_t KEYS_SHARED = TILES + STATS + 2 * DISTANCES * sizeof(float),
+                            QUERIES_SHARED =
+                                TILES + (2 * DISTANCES + ATTENTION_WARPS * DIAGONALS) *
+                                            sizeof(float);
+    static_assert(KEYS_SHARED <= MOST_SHARED && QUERIES_SHARED <= MOST_SHARED,
+                  "every device can run it");
 };
 
 template <typename T> struct back {
@@ -46,6 +56,7 @@ template <typename T> struct back {
     window<const T> dout;
     window<T> dq, dk, dv;
     float2 *stats; /* [H, n_q]: lse log2(e), delta */
+    struct dbias_sums sums;
 };
 
 template <typename S> using scores = float[S::MT][S::PART / 8][4];
@@ -86,11 +97,13 @@ __global__ void __launch_bounds__(ATTENTION_THREADS) stats_kernel(const back<T> 
     }
 }
 
-/* One of the two buffers of the keys kernel: query rows and what belongs to them. */
+/* One of the two buffers of the keys kernel: query rows and what belongs to them.  The
+ * last of the distances is that of the block's last key from the first query. */
 template <typename S> struct queries {
     typename S::T *q, *dout;
     float2 *stats;
     uint64_t *keys; /* of dropout */
+    float *distances;
 
     __device__ __forceinline__ queries(typename S::T *shared, int i)
     {
@@ -101,11 +114,12 @@ template <typename S> struct queries {
         stats = reinterpret_cast<float2 *>(behind) + i * S::STEP;
         keys = reinterpret_cast<uint64_t *>(behind + 2 * S::STEP * sizeof(float2)) +
                i * S::STEP;
+        distances = reinterpret_cast<float *>(behind + S::STATS) + i * S::DISTANCES;
     }
 
-    /* N rows from row ROW on of HEAD. */
+    /* N rows from row ROW on of HEAD, DISTANCE before the block's first key. */
     __device__ __forceinline__ void fetch(const back<typename S::T> &b, int64_t row,
-                                          int n, int head) const
+                                          int n, int head, int distance) const
     {
         const problem<typename S::T> &a = b.a;
         const int i = (int)threadIdx.x;
@@ -119,6 +133,9 @@ template <typename S> struct queries {
             if (S::DROPS && a.drop.on)
                 cp_async8(keys + i, a.drop.row_keys + row + (i < n ? i : 0), i < n);
         }
+        if constexpr (S::BIASED)
+            fetch_distances(a.bias, head, distance - (S::STEP - 1), S::DISTANCES - 1,
+                            distances);
     }
 };
 
@@ -193,6 +210,19 @@ __device__ __forceinline__ void hide_queries(scores<S> &s, int key, int query)
     }
 }
 
+/* Transposed scores of queries beyond N, which have no log-sum-exp, are -inf. */
+template <typename S> __device__ __forceinline__ void hide_absent(scores<S> &s, int n)
+{
+#pragma unroll
+    for (int j = 0; j < S::PART / 4; j++) {
+        if (j / 2 * 8 + 2 * (lane_id() % 4) + j % 2 < n)
+            continue;
+#pragma unroll
+        for (int i = 0; i < 2 * S::MT; i++)
+            s[i / 2][j / 2][i % 2 * 2 + j % 2] = -INFINITY;
+    }
+}
+
 /* S, scores, and DS, dout v^T, both transposed: S = the probabilities that KEEP kept,
  * DS = their part of the gradient; STATS are those of the queries. */
 template <typename S, typename Keep>
@@ -213,7 +243,7 @@ __device__ __forceinline__ void score_gradients(const problem<typename S::T> &a,
 #pragma unroll
             for (int i = 0; i < 2 * S::MT; i++) {
                 const int m = i / 2, x = i % 2 * 2 + e;
-                const float p = exp2_fast(s[m][n][x] * a.scale2 - lse2);
+                const float p = exp2_fast(s[m][n][x] * scale2_of<S>(a) - lse2);
                 const float dp = keep(m, n, x) ? ds[m][n][x] : 0.0f;
 
                 s[m][n][x] = keep(m, n, x) ? p : 0.0f;
@@ -224,11 +254,12 @@ __device__ __forceinline__ void score_gradients(const problem<typename S::T> &a,
 }
 
 /* Keys [key, key + WARP_ROWS) of the warp and the queries [query, query + PART) of one
- * head, all counted from the sequence's start; FROM is where these are in OF. */
+ * head, all counted from the sequence's start, which has N_Q queries; FROM is where
+ * these are in OF. */
 template <typename S, typename L>
 __device__ __forceinline__ void
 keys_step(const problem<typename S::T> &a, const L &k, const L &v, const queries<S> &of,
-          int from, int head, int key, int query, sums<S> &dk, sums<S> &dv)
+          int from, int head, int key, int query, int n_q, sums<S> &dk, sums<S> &dv)
 {
     const typename S::T *q = of.q + from * S::LD, *dout = of.dout + from * S::LD;
     const bool drops = S::DROPS && a.drop.on;
@@ -238,6 +269,12 @@ keys_step(const problem<typename S::T> &a, const L &k, const L &v, const queries
     if (drops) /* first, while few registers are in use */
         keep.draw(a.drop, drop_site(a.drop, head), of.keys + from, key);
     product_nt(s, k, q);
+    if constexpr (S::BIASED) {
+        add_distances<-1>(s, a.scale2,
+                          of.distances + warp_id() * S::WARP_ROWS - from + S::STEP - 1);
+        if (query + S::PART > n_q)
+            hide_absent<S>(s, n_q - query);
+    }
     if (a.causal && query < key + S::WARP_ROWS - 1)
         hide_queries<S>(s, key, query);
     product_nt(ds, v, dout);
@@ -285,7 +322,8 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, S::BLOCKS)
     tile_load<T, S::HD, S::ROWS>(k, window_at(a.k, kv_row, col), t.n, a.hd, a.packed);
     tile_load<T, S::HD, S::ROWS>(v, window_at(a.v, kv_row, col), t.n, a.hd, a.packed);
     if (head < end)
-        queries<S>(shared, 0).fetch(b, q_row + begin, n_q - begin, head);
+        queries<S>(shared, 0).fetch(b, q_row + begin, n_q - begin, head,
+                                    t.first - begin);
     cp_async_wait();
     __syncthreads();
 
@@ -298,12 +336,12 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, S::BLOCKS)
 
         if (next_head < end)
             queries<S>(shared, buffer ^ 1)
-                .fetch(b, q_row + next, n_q - next, next_head);
+                .fetch(b, q_row + next, n_q - next, next_head, t.first - next);
 #pragma unroll 1
         for (int at = 0; n > 0 && at < S::STEP && query + at < n_q; at += S::PART) {
             if (!(a.causal && query + at + S::PART <= key))
                 keys_step<S>(a, of_k, of_v, queries<S>(shared, buffer), at, head, key,
-                             query + at, dk, dv);
+                             query + at, n_q, dk, dv);
         }
         query = next;
         head = next_head;
@@ -333,13 +371,60 @@ template <typename S> struct row_stats {
     }
 };
 
+/* Scores of rows beyond N, which may lie at distances of others, are -inf. */
+template <typename S> __device__ __forceinline__ void hide_rows(scores<S> &s, int n)
+{
+#pragma unroll
+    for (int i = 0; i < 2 * S::MT; i++) {
+        if (lane_id() / 4 + 8 * i < n)
+            continue;
+#pragma unroll
+        for (int j = 0; j < S::PART / 4; j++)
+            s[i / 2][j / 2][i % 2 * 2 + j % 2] = -INFINITY;
+    }
+}
+
+/* What distances need in the queries kernel: the two buffers of a head's part, what the
+ * warp adds diagonals in, and the scale of their sums. */
+template <typename S> struct by_distance {
+    float *buffers, *own;
+    float scale;
+
+    __device__ __forceinline__ by_distance(const struct dbias_sums &sums,
+                                           typename S::T *shared)
+    {
+        buffers = reinterpret_cast<float *>(shared + S::TILES / sizeof(typename S::T));
+        own = buffers + 2 * S::DISTANCES + warp_id() * S::DIAGONALS;
+        scale = S::BIASED && sums.of ? power_of_two(dbias_exponent(sums)) : 0.0f;
+    }
+
+    /* Those of keys from FIRST_KEY on and the block's rows from FIRST_ROW on. */
+    __device__ __forceinline__ void fetch(const problem<typename S::T> &a, int tile,
+                                          int first_key, int first_row) const
+    {
+        if constexpr (S::BIASED)
+            fetch_distances(a.bias, (int)blockIdx.y,
+                            first_key - first_row - (S::ROWS - 1), S::DISTANCES - 1,
+                            buffers + tile % 2 * S::DISTANCES);
+    }
+
+    /* Where the warp's first row has that of key AT of TILE. */
+    __device__ __forceinline__ const float *from(int tile, int at) const
+    {
+        return buffers + tile % 2 * S::DISTANCES + S::ROWS - 1 + at -
+               warp_id() * S::WARP_ROWS;
+    }
+};
+
 /* Queries [pos, pos + n) of the warp and the keys [key, key + PART). */
 template <typename S, typename L>
 __device__ __forceinline__ void
-queries_step(const problem<typename S::T> &a, const L &q, const L &dout,
+queries_step(const back<typename S::T> &b, const L &q, const L &dout,
              const row_stats<S> &rows, const typename S::T *k, const typename S::T *v,
-             int64_t q_row, int pos, int n, int key, int n_keys, sums<S> &dq)
+             int64_t q_row, int pos, int n, int key, int n_keys,
+             const by_distance<S> &distances, const float *bias, sums<S> &dq)
 {
+    const problem<typename S::T> &a = b.a;
     scores<S> s, ds;
 
     product_nt(ds, dout, v);
@@ -347,6 +432,11 @@ queries_step(const problem<typename S::T> &a, const L &q, const L &dout,
         drop_rows(a.drop, drop_site(a.drop, (int)blockIdx.y), a.drop.row_keys + q_row,
                   n, key, ds);
     product_nt(s, q, k);
+    if constexpr (S::BIASED) {
+        add_distances<1>(s, a.scale2, bias);
+        if (n < S::WARP_ROWS)
+            hide_rows<S>(s, n);
+    }
     if (key + S::PART > n_keys || (a.causal && key + S::PART > pos + 1))
         hide_keys(s, a.causal, pos, key, n_keys);
 #pragma unroll
@@ -356,10 +446,15 @@ queries_step(const problem<typename S::T> &a, const L &q, const L &dout,
 #pragma unroll
         for (int j = 0; j < S::PART / 4; j++) {
             const int c = j / 2, x = i % 2 * 2 + j % 2;
-            const float p = exp2_fast(s[i / 2][c][x] * a.scale2 - row.x);
+            const float p = exp2_fast(s[i / 2][c][x] * scale2_of<S>(a) - row.x);
 
             ds[i / 2][c][x] = p * (ds[i / 2][c][x] * a.drop.keep - row.y);
         }
+    }
+    if constexpr (S::BIASED) {
+        if (b.sums.of)
+            add_diagonals(b.sums, a.bias, distances.scale, (int)blockIdx.y, key - pos,
+                          distances.own, ds);
     }
     product_nn(dq, ds, k);
 }
@@ -383,11 +478,13 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, S::BLOCKS)
               warp_end = warp_keys_end<S::MT>(a.causal, pos, n, n_keys),
               head = (int)blockIdx.y, col = head * a.hd;
     T *q = shared, *dout = shared + S::ROWS * S::LD, *buffers = dout + S::ROWS * S::LD;
+    const by_distance<S> distances(b.sums, shared);
 
     tile_load<T, S::HD, S::ROWS>(q, window_at(a.q, q_row, col), t.n, a.hd, a.packed);
     tile_load<T, S::HD, S::ROWS>(dout, window_at(b.dout, q_row, col), t.n, a.hd,
                                  a.packed);
     fetch_keys<T, S::HD, S::STEP>(a, kv_row, end, 0, buffers);
+    distances.fetch(a, 0, 0, t.first);
     cp_async_wait();
     __syncthreads();
 
@@ -399,17 +496,19 @@ __global__ void __launch_bounds__(ATTENTION_THREADS, S::BLOCKS)
     for (int j = 0; j * S::STEP < end; j++) {
         const T *k = buffers + 2 * (j % 2) * S::STEP * S::LD;
 
-        if ((j + 1) * S::STEP < end)
+        if ((j + 1) * S::STEP < end) {
             fetch_keys<T, S::HD, S::STEP>(
                 a, kv_row, end, j + 1, buffers + 2 * ((j + 1) % 2) * S::STEP * S::LD);
+            distances.fetch(a, j + 1, (j + 1) * S::STEP, t.first);
+        }
 #pragma unroll 1
         for (int at = 0; at < S::STEP; at += S::PART) {
             const int key = j * S::STEP + at;
 
             if (n > 0 && key < warp_end)
-                queries_step<S>(a, of_q, of_dout, rows, k + at * S::LD,
+                queries_step<S>(b, of_q, of_dout, rows, k + at * S::LD,
                                 k + (S::STEP + at) * S::LD, q_row + row, pos, n, key,
-                                n_keys, dq);
+                                n_keys, distances, distances.from(j, at), dq);
         }
         cp_async_wait(); /* the next keys are there, nobody reads these any more */
         __syncthreads();
@@ -434,11 +533,11 @@ int launch_keys(struct kd_backend *be, const struct kd_attention *d,
     const dim3 grid((unsigned)attention_slots(&d->kv_seqs, S::ROWS),
                     (unsigned)d->n_kv_heads);
 
-    const size_t bytes = S::TILES + S::STATS; /* and stats */
-
     b.a.one_tile = attention_one_tile(&d->kv_seqs, S::ROWS);
-    KD_TRY(cuda_allow_shared(reinterpret_cast<const void *>(keys_kernel<S>), bytes));
-    KD_LAUNCH((keys_kernel<S>), grid, ATTENTION_THREADS, bytes, cuda_stream(be), b);
+    KD_TRY(cuda_allow_shared(reinterpret_cast<const void *>(keys_kernel<S>),
+                             S::KEYS_SHARED));
+    KD_LAUNCH((keys_kernel<S>), grid, ATTENTION_THREADS, S::KEYS_SHARED,
+              cuda_stream(be), b);
     return cuda_check_launch("attention_back (keys)");
 }
 
@@ -451,10 +550,10 @@ int launch_queries(struct kd_backend *be, const struct kd_attention *d,
                     (unsigned)d->n_heads);
 
     b.a.one_tile = attention_one_tile(&d->q_seqs, S::ROWS);
-    KD_TRY(
-        cuda_allow_shared(reinterpret_cast<const void *>(queries_kernel<S>), S::TILES));
-    KD_LAUNCH((queries_kernel<S>), grid, ATTENTION_THREADS, S::TILES, cuda_stream(be),
-              b);
+    KD_TRY(cuda_allow_shared(reinterpret_cast<const void *>(queries_kernel<S>),
+                             S::QUERIES_SHARED));
+    KD_LAUNCH((queries_kernel<S>), grid, ATTENTION_THREADS, S::QUERIES_SHARED,
+              cuda_stream(be), b);
     return cuda_check_launch("attention_back (queries)");
 }
 
@@ -465,12 +564,16 @@ int choose_keys(struct kd_backend *be, const struct kd_attention *d, const back<
 {
     if constexpr (WIDE) {
         if (attention_wide_pays(&d->kv_seqs, 128, d->n_kv_heads, cuda_of(be)->n_sm))
-            return b.a.drop.on
+            return b.a.bias.table
+                       ? launch_keys<shape<T, HD, 2, STEP, PART, true, true>>(be, d, b)
+                   : b.a.drop.on
                        ? launch_keys<shape<T, HD, 2, STEP, PART, true>>(be, d, b)
                        : launch_keys<shape<T, HD, 2, STEP, PART, sizeof(T) == 4>>(be, d,
                                                                                   b);
     }
-    return launch_keys<shape<T, HD, 1, STEP, PART, true>>(be, d, b);
+    return b.a.bias.table
+               ? launch_keys<shape<T, HD, 1, STEP, PART, true, true>>(be, d, b)
+               : launch_keys<shape<T, HD, 1, STEP, PART, true>>(be, d, b);
 }
 
 template <typename T, int HD, int STEP, int PART, bool WIDE>
@@ -479,9 +582,14 @@ int choose_queries(struct kd_backend *be, const struct kd_attention *d,
 {
     if constexpr (WIDE) {
         if (attention_wide_pays(&d->q_seqs, 128, d->n_heads, cuda_of(be)->n_sm))
-            return launch_queries<shape<T, HD, 2, STEP, PART, true>>(be, d, b);
+            return b.a.bias.table
+                       ? launch_queries<shape<T, HD, 2, STEP, PART, true, true>>(be, d,
+                                                                                 b)
+                       : launch_queries<shape<T, HD, 2, STEP, PART, true>>(be, d, b);
     }
-    return launch_queries<shape<T, HD, 1, STEP, PART, true>>(be, d, b);
+    return b.a.bias.table
+               ? launch_queries<shape<T, HD, 1, STEP, PART, true, true>>(be, d, b)
+               : launch_queries<shape<T, HD, 1, STEP, PART, true>>(be, d, b);
 }
 
 template <typename T, int HD, int STEP, int PART_K, int PART_Q, bool WIDE>
@@ -510,13 +618,15 @@ int by_head_size(struct kd_backend *be, const struct kd_attention *d, const back
 
 template <typename T>
 int back_of(struct kd_backend *be, const struct kd_attention *a, struct kd_mat dout,
-            struct kd_mat dq, struct kd_mat dk, struct kd_mat dv)
+            struct kd_mat dq, struct kd_mat dk, struct kd_mat dv, float *dbias)
 {
+    const bool sums = dbias && a->bias.table.data && a->q.rows > 0 && a->k.rows > 0;
+    const int64_t n_stats = a->q.rows * a->n_heads + 1;
     back<T> b;
     void *stats;
 
-    KD_TRY(cuda_scratch(be, (size_t)(a->q.rows * a->n_heads + 1) * sizeof(float2),
-                        &stats));
+    KD_TRY(cuda_scratch(
+        be, (size_t)n_stats * sizeof(float2) + (sums ? dbias_bytes(a) : 0), &stats));
     b.a = problem_of<T>(a);
     b.a.packed = b.a.packed && window_packed<T>(dout, a->head_dim) &&
                  window_packed<T>(dq, a->head_dim) &&
@@ -526,7 +636,11 @@ int back_of(struct kd_backend *be, const struct kd_attention *a, struct kd_mat d
     b.dk = window_of<T>(dk);
     b.dv = window_of<T>(dv);
     b.stats = static_cast<float2 *>(stats);
-    return by_head_size<T>(be, a, b);
+    b.sums.of = NULL;
+    if (sums)
+        KD_TRY(dbias_begin<T>(be, a, dout, b.stats + n_stats, &b.sums));
+    KD_TRY(by_head_size<T>(be, a, b));
+    return sums ? dbias_finish(be, b.sums, b.a.bias, dbias) : KD_OK;
 }
 
 } // namespace
@@ -535,9 +649,8 @@ extern "C" int cuda_attention_back(struct kd_backend *be, const struct kd_attent
                                    struct kd_mat dout, struct kd_mat dq,
                                    struct kd_mat dk, struct kd_mat dv, float *dbias)
 {
-    (void)dbias;
     if (a->n_heads == 0 || a->q_seqs.n == 0)
         return KD_OK;
     KD_TRY(attention_check(a->head_dim));
-    CUDA_BY_TYPE(a->q.dtype, T, return back_of<T>(be, a, dout, dq, dk, dv));
+    CUDA_BY_TYPE(a->q.dtype, T, return back_of<T>(be, a, dout, dq, dk, dv, dbias));
 }

@@ -26,6 +26,7 @@ template <typename T> struct cached {
     int n_rows, n_heads, group, hd;
     float scale2;
     bool packed;
+    struct distances bias;
 };
 
 template <typename T> struct values {
@@ -129,10 +130,20 @@ __device__ __forceinline__ void append(const T *from, T *to, int n, bool packed)
         to[e] = from[e];
 }
 
+/* What the distance of key T from the query at NOW adds to the exponent of two; threads
+ * beside this one ask for the heads beside HEAD. */
+template <typename T>
+__device__ __forceinline__ float bias_of(const cached<T> &a, int head, int t, int now)
+{
+    const int64_t at = a.bias.zero + t - now;
+
+    return a.bias.table[at * a.bias.n_heads + head] * LOG2_E;
+}
+
 /* Keys t, t + STEP, ... below LEN in runs of UNROLL for one group of lanes, of which
  * this one has N values from column C of HEAD on.  The last key is taken from where it
  * was made: the warp that puts it into the cache may be another. */
-template <typename T, int LANES>
+template <typename T, int LANES, bool BIASED>
 __device__ __forceinline__ part<T> attend(const cached<T> &a, int len, int row,
                                           int head, int c, int t, int step)
 {
@@ -144,7 +155,7 @@ __device__ __forceinline__ part<T> attend(const cached<T> &a, int len, int row,
 
     for (int t0 = t; t0 - t < len; t0 += UNROLL * step) {
         values<T> k[UNROLL], v[UNROLL];
-        float score[UNROLL];
+        float score[UNROLL], bias[UNROLL];
 
 #pragma unroll
         for (int u = 0; u < UNROLL; u++) {
@@ -155,6 +166,7 @@ __device__ __forceinline__ part<T> attend(const cached<T> &a, int len, int row,
                     *value = at < last ? a.v.data + slot * a.v.ld
                                        : a.v_new.data + row * a.v_new.ld;
 
+            bias[u] = BIASED ? bias_of(a, head, at < last ? at : last, last) : 0.0f;
             k[u] = load_values(key + col, n, a.packed);
             v[u] = load_values(value + col, n, a.packed);
         }
@@ -166,7 +178,11 @@ __device__ __forceinline__ part<T> attend(const cached<T> &a, int len, int row,
                 score[u] += q.v[e] * k[u].v[e];
             for (int lane = LANES / 2; lane > 0; lane /= 2)
                 score[u] += __shfl_xor_sync(0xffffffffu, score[u], lane);
-            score[u] = t0 + u * step < len ? score[u] * a.scale2 : -INFINITY;
+            if (BIASED)
+                score[u] = score[u] * a.scale2 + bias[u];
+            else
+                score[u] *= a.scale2;
+            score[u] = t0 + u * step < len ? score[u] : -INFINITY;
         }
         sum.add(score, v);
     }
@@ -191,7 +207,7 @@ __device__ __forceinline__ void write(const cached<T> &a, int row, int head, int
 }
 
 /* SPLIT: warps that share a row and head, 1 or all. */
-template <typename T, int LANES, int SPLIT>
+template <typename T, int LANES, int SPLIT, bool BIASED>
 __global__ void __launch_bounds__(ATTENTION_THREADS) cached_kernel(const cached<T> a)
 {
     constexpr int GROUPS = WARP / LANES;
@@ -214,8 +230,8 @@ __global__ void __launch_bounds__(ATTENTION_THREADS) cached_kernel(const cached<
         append(a.v_new.data + row * a.v_new.ld + kv, a.v.data + slot * a.v.ld + kv,
                a.hd - c, a.packed);
     }
-    part<T> sum =
-        attend<T, LANES>(a, now + 1, row, head, c, first + group, GROUPS * SPLIT);
+    part<T> sum = attend<T, LANES, BIASED>(a, now + 1, row, head, c, first + group,
+                                           GROUPS * SPLIT);
 
 #pragma unroll
     for (int step = LANES; step < WARP; step *= 2)
@@ -233,19 +249,26 @@ __global__ void __launch_bounds__(ATTENTION_THREADS) cached_kernel(const cached<
         write(a, row, head, c, sum);
 }
 
-template <typename T, int LANES>
-int launch(struct kd_backend *be, const cached<T> &a, int64_t max_len)
+template <typename T, int LANES, bool BIASED>
+int launch_of(struct kd_backend *be, const cached<T> &a, int64_t max_len)
 {
     const int64_t items = (int64_t)a.n_rows * a.n_heads;
 
     if (items < SPLIT_BELOW && max_len > SPLIT_FROM)
-        KD_LAUNCH((cached_kernel<T, LANES, ATTENTION_WARPS>), (unsigned)items,
+        KD_LAUNCH((cached_kernel<T, LANES, ATTENTION_WARPS, BIASED>), (unsigned)items,
                   ATTENTION_THREADS, 0, cuda_stream(be), a);
     else
-        KD_LAUNCH((cached_kernel<T, LANES, 1>),
+        KD_LAUNCH((cached_kernel<T, LANES, 1, BIASED>),
                   (unsigned)ceil_div(items, ATTENTION_WARPS), ATTENTION_THREADS, 0,
                   cuda_stream(be), a);
     return cuda_check_launch("attention_cached");
+}
+
+template <typename T, int LANES>
+int launch(struct kd_backend *be, const cached<T> &a, int64_t max_len)
+{
+    return a.bias.table ? launch_of<T, LANES, true>(be, a, max_len)
+                        : launch_of<T, LANES, false>(be, a, max_len);
 }
 
 template <typename T>
@@ -268,6 +291,7 @@ int cached_of(struct kd_backend *be, const struct kd_attention_cached *d)
     a.group = (int)(d->n_heads / d->n_kv_heads);
     a.hd = (int)hd;
     a.scale2 = d->scale * LOG2_E;
+    a.bias = distances_of(&d->bias);
     a.packed = window_packed<T>(d->q, hd) && window_packed<T>(d->k, hd) &&
                window_packed<T>(d->v, hd) && window_packed<T>(d->k_new, hd) &&
                window_packed<T>(d->v_new, hd) && window_packed<T>(d->out, hd);

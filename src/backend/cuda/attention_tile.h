@@ -28,6 +28,25 @@ template <typename T> struct window {
     int64_t ld;
 };
 
+/* struct kd_distance_bias: what heads have for N distances, row ZERO for none. */
+struct distances {
+    const float *table; /* [n, H] or NULL */
+    int n, zero, n_heads;
+};
+
+inline struct distances distances_of(const struct kd_distance_bias *b)
+{
+    struct distances d = {NULL, 0, 0, 0};
+
+    if (!b->table.data)
+        return d;
+    d.table = static_cast<const float *>(b->table.data);
+    d.n = (int)b->table.shape[0];
+    d.zero = (int)b->zero;
+    d.n_heads = (int)b->table.shape[1];
+    return d;
+}
+
 /* struct kd_attention with everything a kernel needs, by value. */
 template <typename T> struct problem {
     window<const T> q, k, v;
@@ -41,6 +60,7 @@ template <typename T> struct problem {
     bool packed;   /* rows can be read and written 16 bytes at a time */
     bool one_tile; /* every sequence of the tiled side fits in a tile */
     struct drop drop;
+    struct distances bias;
 };
 
 template <typename T> inline window<T> window_of(struct kd_mat m)
@@ -94,6 +114,7 @@ template <typename T> problem<T> problem_of(const struct kd_attention *a)
         window_packed<T>(a->q, a->head_dim) && window_packed<T>(a->k, a->head_dim) &&
         window_packed<T>(a->v, a->head_dim) && window_packed<T>(a->out, a->head_dim);
     p.drop = drop_of(&a->dropout);
+    p.bias = distances_of(&a->bias);
     return p;
 }
 

@@ -23,7 +23,7 @@ __device__ __forceinline__ uint32_t shared_address(const void *p)
     return (uint32_t)__cvta_generic_to_shared(p);
 }
 
-/* 16 (8) bytes from global SRC to shared DST, zeros unless VALID; aligned.  They are
+/* 16 (8, 4) bytes from global SRC to shared DST, zeros unless VALID; aligned.  They are
  * there behind cp_async_wait, for this thread. */
 __device__ __forceinline__ void cp_async16(void *dst, const void *src, bool valid)
 {
@@ -38,6 +38,14 @@ __device__ __forceinline__ void cp_async8(void *dst, const void *src, bool valid
     asm volatile(
         "cp.async.ca.shared.global [%0], [%1], 8, %2;\n" ::"r"(shared_address(dst)),
         "l"(src), "r"(valid ? 8 : 0)
+        : "memory");
+}
+
+__device__ __forceinline__ void cp_async4(void *dst, const void *src, bool valid)
+{
+    asm volatile(
+        "cp.async.ca.shared.global [%0], [%1], 4, %2;\n" ::"r"(shared_address(dst)),
+        "l"(src), "r"(valid ? 4 : 0)
         : "memory");
 }
 

@@ -52,6 +52,11 @@ inline void cp_async8(void *dst, const void *src, bool valid)
     kd_host_copy_later(dst, src, 8, valid);
 }
 
+inline void cp_async4(void *dst, const void *src, bool valid)
+{
+    kd_host_copy_later(dst, src, 4, valid);
+}
+
 inline void cp_async_wait()
 {
     for (const kd_host_copy &c : kd_host_copies()) {
