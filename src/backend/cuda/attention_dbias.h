@@ -178,7 +178,7 @@ int dbias_largest(struct kd_backend *be, struct kd_mat m, unsigned *largest)
         return KD_OK;
     KD_LAUNCH((largest_kernel<T>), (unsigned)(blocks < most ? blocks : most),
               ATTENTION_THREADS, 0, cuda_stream(be), window_of<const T>(m), m.rows,
-              (int)m.cols, window_packed<T>(m, 8), largest);
+              (int)m.cols, m.cols % 8 == 0 && pack_fits<T>(m.data, m.ld), largest);
     return cuda_check_launch("attention_back (largest)");
 }
 
