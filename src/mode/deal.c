@@ -192,16 +192,13 @@ static void deal_free(struct deal *d)
 
 enum { REHEARSED_STEPS = 3 };
 
-/* G without what depends on values: no end before REHEARSED_STEPS, and nothing that
- * reads scores on the host.  Samples of one source become beams: as many rows. */
+/* G without what depends on values: no end before REHEARSED_STEPS, and no edits of
+ * scores, which take next to nothing. */
 static struct kd_generation without_values(const struct kd_generation *g)
 {
     struct kd_generation plain = *g;
 
     plain.max_steps = REHEARSED_STEPS;
-    plain.do_sample = false;
-    if (plain.num_beams < plain.num_return_sequences)
-        plain.num_beams = plain.num_return_sequences;
     plain.min_length = 0;
     plain.min_new_tokens = -1;
     plain.repetition_penalty = 1;
