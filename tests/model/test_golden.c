@@ -14,16 +14,14 @@
 
 static const char *const fixtures[] = {
     "bart",       "mbart", "bart_uneven", "pegasus",  "marian",
-    "marian_two", "fsmt",  "t5",          "t5_gated", "mt5"};
-enum {
-    N_FIXTURES = sizeof fixtures / sizeof *fixtures,
-    N_STEADY = 6 /* the others magnify roundings: torch's own bfloat16 is off by up to
-                    0.75 of 5.4 in logits and 0.4 in gradients there */
-};
+    "marian_two", "t5",    "fsmt",        "t5_gated", "mt5"};
+enum { N_FIXTURES = sizeof fixtures / sizeof *fixtures, N_ROUGH = 3 };
 
-static int n_fixtures(void)
+/* The last N_ROUGH have sums in bfloat16 but hardly values: in torch's own the logits
+ * of the gated ones are off by 0.4 and 0.7, and few rows pass the ReLUs of fsmt. */
+static int n_precise(void)
 {
-    return golden_dtype == KD_F32 ? N_FIXTURES : N_STEADY;
+    return golden_dtype == KD_F32 ? N_FIXTURES : N_FIXTURES - N_ROUGH;
 }
 
 static void ok(int rc)
@@ -80,7 +78,7 @@ static void forward(struct kd_ctx *ctx, struct kd_model *m, const struct kd_batc
 static void test_logits(void **state)
 {
     (void)state;
-    for (int f = 0; f < n_fixtures(); f++) {
+    for (int f = 0; f < n_precise(); f++) {
         struct golden g;
         struct kd_ctx ctx;
         struct kd_var *h;
@@ -115,7 +113,7 @@ static void test_logits(void **state)
 static void test_losses(void **state)
 {
     (void)state;
-    for (int f = 0; f < n_fixtures(); f++) {
+    for (int f = 0; f < N_FIXTURES; f++) {
         struct golden g;
         struct kd_ctx ctx;
         struct kd_var *h, *ht;
@@ -205,7 +203,7 @@ static int count_ready(void *arg, struct kd_var *p)
 static void test_gradients(void **state)
 {
     (void)state;
-    for (int f = 0; f < n_fixtures(); f++) {
+    for (int f = 0; f < n_precise(); f++) {
         struct golden g;
         struct kd_tape *tape;
         struct kd_ctx ctx;
@@ -319,7 +317,7 @@ static void blend(struct golden *g, struct kd_tape *tape)
 static void test_distillation(void **state)
 {
     (void)state;
-    for (int f = 0; f < n_fixtures(); f++) {
+    for (int f = 0; f < n_precise(); f++) {
         struct golden g;
         struct kd_tape *tape;
 
@@ -391,8 +389,7 @@ static void decode_cached(struct golden *g, const float *want)
     int32_t parent[64], source[64], tokens[64], row_of[64] = {0};
     float *got;
 
-    ok(kd_decoder_new(&ctx, g->model, src, g->src_ids, 2 * src->n, tgt->max_len, 0,
-                      &d));
+    ok(kd_decoder_new(&ctx, g->model, src, g->src_ids, 2 * src->n, tgt->max_len, &d));
     for (int64_t t = 0; t < tgt->max_len; t++) {
         n_live = 0;
         for (int64_t s = 0; s < src->n; s++) {
@@ -410,7 +407,7 @@ static void decode_cached(struct golden *g, const float *want)
             }
             row_of[s] = (int32_t)n_live - 2;
         }
-        ok(kd_decoder_step(d, n_live, t ? parent : NULL, source, tokens, NULL, &z));
+        ok(kd_decoder_step(d, n_live, t ? parent : NULL, source, tokens, &z));
         assert_int_equal(z.shape[0], n_live);
         got = golden_floats(g->be, z.data, kd_tensor_count(&z));
         for (int64_t s = 0; s < src->n; s++) {
@@ -428,7 +425,7 @@ static void decode_cached(struct golden *g, const float *want)
 static void test_cache(void **state)
 {
     (void)state;
-    for (int f = 0; f < n_fixtures(); f++) {
+    for (int f = 0; f < n_precise(); f++) {
         struct golden g;
         float *want;
 

@@ -2,8 +2,9 @@
 /* A training step seen from outside: the device is not waited for between forward and
  * backward, and recomputed layers change the memory that a step needs and nothing else:
  * the same losses, gradients and reports of parameters, to the bit, with dropout, for
- * post-norm (bart) and pre-norm (mbart) layers, with and without hidden states.  A step
- * that only plans its memory finds what the step itself uses. */
+ * post-norm (bart) and pre-norm (mbart) layers, with distances and gates (t5), with and
+ * without hidden states.  A step that only plans its memory finds what the step itself
+ * uses. */
 #include "golden.h"
 
 #include "kdhpc/distill/objective.h"
@@ -201,6 +202,15 @@ static void test_recompute_pre_norm(void **state)
     check_recompute("mbart", true, false);
 }
 
+/* The table of distances is an input of every layer, and is there once. */
+static void test_recompute_distances(void **state)
+{
+    (void)state;
+    check_recompute("t5", false, false);
+    check_recompute("t5", true, true);
+    check_recompute("t5_gated", true, false);
+}
+
 /* ---- planned memory ---- */
 
 static void check_plan(const struct plan *p)
@@ -245,6 +255,8 @@ static void test_plan_is_what_is_used(void **state)
         check_plan(&(struct plan){"bart", true, false, recompute});
         check_plan(&(struct plan){"bart", false, true, recompute});
         check_plan(&(struct plan){"mbart", true, false, recompute});
+        check_plan(&(struct plan){"t5", true, false, recompute});
+        check_plan(&(struct plan){"t5_gated", false, true, recompute});
     }
 }
 
@@ -319,6 +331,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_recompute_post_norm),
         cmocka_unit_test(test_recompute_pre_norm),
+        cmocka_unit_test(test_recompute_distances),
         cmocka_unit_test(test_plan_is_what_is_used),
         cmocka_unit_test(test_plan_has_all_slots),
         cmocka_unit_test(test_waits_at_the_end),

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Pointwise ops against double precision: sums, activations, slopes of activations by
- * central differences of the functions, dropout by its definition, casts. */
+ * central differences of the functions, gates, dropout by its definition, casts. */
 #include "op_test.h"
 
 static const int64_t sizes[] = {0, 1, 17, 40003};
@@ -127,6 +127,53 @@ static void slopes(void **state)
     }
 }
 
+/* A gate of ROWS x COLS and its gradient, in place too. */
+static void check_glu(enum kd_act act, int64_t rows, int64_t cols)
+{
+    int64_t n = rows * cols;
+    float *pre = ot_normal(2 * n, 1.5), *dy = ot_normal(n, 1.0), *y = ot_nan(n),
+          *dpre = ot_nan(2 * n), *in_place = ot_nan(2 * n);
+    struct kd_tensor tp = kd_tensor2(pre, KD_F32, rows, 2 * cols),
+                     ty = kd_tensor2(y, KD_F32, rows, cols),
+                     tdy = kd_tensor2(dy, KD_F32, rows, cols),
+                     td = kd_tensor2(dpre, KD_F32, rows, 2 * cols),
+                     same = kd_tensor2(in_place, KD_F32, rows, 2 * cols);
+
+    OT_EACH_BACKEND(be)
+    {
+        memcpy(in_place, pre, (size_t)(2 * n) * sizeof *pre);
+        assert_int_equal(be->ops->glu(be, act, tp, ty), 0);
+        assert_int_equal(be->ops->glu_back(be, act, tp, tdy, td), 0);
+        assert_int_equal(be->ops->glu_back(be, act, same, tdy, same), 0);
+        ot_same(y);
+        ot_same(dpre);
+        assert_memory_equal(dpre, in_place, (size_t)(2 * n) * sizeof *dpre);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        int64_t at = 2 * (i / cols) * cols + i % cols;
+        double a = pre[at], b = pre[at + cols], g = dy[i], h = 1e-5;
+        double slope = (act_of(act, a + h) - act_of(act, a - h)) / (2 * h);
+
+        ot_near(y[i], act_of(act, a) * b, 1e-6, 1.0, "glu", i);
+        ot_near(dpre[at + cols], g * act_of(act, a), 1e-6, 1.0, "glu_back, b", i);
+        if (act != KD_ACT_RELU || fabs(a) > 2 * h)
+            ot_near(dpre[at], g * b * slope, 2e-6, 1.0, "glu_back, a", i);
+    }
+}
+
+static void gates(void **state)
+{
+    (void)state;
+    for (int act = KD_ACT_NONE; act <= KD_ACT_TANH; act++) {
+        check_glu(act, 9, 64);
+        check_glu(act, 37, 53);
+    }
+    check_glu(KD_ACT_GELU_NEW, 70, 513);
+    check_glu(KD_ACT_GELU_NEW, 3, 1);
+    check_glu(KD_ACT_SILU, 5, 12);
+    check_glu(KD_ACT_SILU, 0, 8);
+}
+
 static void check_dropout(float p, int64_t rows, int64_t cols, bool acc)
 {
     int64_t n = rows * cols;
@@ -247,6 +294,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(sums, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(values, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(slopes, ot_setup, ot_teardown),
+        cmocka_unit_test_setup_teardown(gates, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(dropout, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(dropout_rate, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(casts, ot_setup, ot_teardown),

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Attention over ragged sequences, backward: probabilities are made again from q, k and
- * the log-sum-exp of the forward, in registers, and nothing is summed by atomics.
+ * the log-sum-exp of the forward, in registers, and no floats are summed by atomics.
  *
  * Three kernels.  stats: for each query row and head its log-sum-exp and delta =
  * dout . out, side by side in scratch.  keys: a block owns a tile of key rows and one
  * head of keys, and goes over the query rows of all heads that share it, head by head;
  * it works on transposed scores, so that the warp which owns a key row has its
  * probabilities as left operand for dv += P^T dout and dk += dS^T q.  queries: a block
- * owns a tile of query rows and goes over the keys, dq += dS k.
+ * owns a tile of query rows and goes over the keys, dq += dS k; where distances count,
+ * it adds dS along diagonals for their gradient too (attention_dbias.h).
  *
  * With P the probabilities, M the dropout factors and dP = dout v^T:
  * dS = P (M dP - delta), dq = scale dS k, dk = scale dS^T q, dv = (M P)^T dout.

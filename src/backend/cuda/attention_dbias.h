@@ -11,7 +11,7 @@
  * entry and what it is on the way.  With 2^b the next power of two, integers count
  * 2^(b-62): each addition is off by 2^(b-63) at most, and an entry sees one or two for
  * 16 queries.  Two powers of two are lost to the maxima, so by calculation 2^17 queries
- * of heads of 128 cost 2^-21 max|dout| max|v| where all the errors agree, and 2^-30
+ * of heads of 128 cost 2^-21 max|dout| max|v| where all the errors agree, and 2^-28
  * where they do not.
  *
  * Sums beyond that or not finite, from values that are not, make all of it NaN. */
