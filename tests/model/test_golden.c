@@ -389,7 +389,8 @@ static void decode_cached(struct golden *g, const float *want)
     int32_t parent[64], source[64], tokens[64], row_of[64] = {0};
     float *got;
 
-    ok(kd_decoder_new(&ctx, g->model, src, g->src_ids, 2 * src->n, tgt->max_len, &d));
+    ok(kd_decoder_new(&ctx, g->model, src, g->src_ids, 2 * src->n, tgt->max_len, 0,
+                      &d));
     for (int64_t t = 0; t < tgt->max_len; t++) {
         n_live = 0;
         for (int64_t s = 0; s < src->n; s++) {
@@ -407,7 +408,7 @@ static void decode_cached(struct golden *g, const float *want)
             }
             row_of[s] = (int32_t)n_live - 2;
         }
-        ok(kd_decoder_step(d, n_live, t ? parent : NULL, source, tokens, &z));
+        ok(kd_decoder_step(d, n_live, t ? parent : NULL, source, tokens, NULL, &z));
         assert_int_equal(z.shape[0], n_live);
         got = golden_floats(g->be, z.data, kd_tensor_count(&z));
         for (int64_t s = 0; s < src->n; s++) {
