@@ -80,17 +80,18 @@ static int64_t padded_to(const struct kd_session *s, const struct kd_epoch_plan 
 static void count_update(struct update_arg *u, int64_t n_micro)
 {
     const struct kd_session *s = u->s;
+    const struct kd_arch *arch = kd_model_arch(s->setup->student);
 
     u->counts = (struct kd_counts){0};
     for (int64_t b = u->first_batch; b < u->first_batch + n_micro; b++) {
-        int64_t longest = padded_to(s, u->plan, b);
+        struct kd_batch_rules rules = kd_session_rules(s, u->plan, b);
 
         for (int64_t i = u->plan->starts[b]; i < u->plan->starts[b + 1]; i++) {
             int64_t e = u->plan->order[i];
 
             u->counts.labels += s->tgt_len[e];
             u->counts.src_rows += s->src_len[e];
-            u->counts.kd_rows += s->tgt_len[e] + (s->tgt_len[e] < longest);
+            u->counts.kd_rows += (double)kd_batch_kd_rows(arch, &rules, s->corpus, e);
         }
     }
 }
