@@ -94,6 +94,8 @@ static void count_update(struct update_arg *u, int64_t n_micro)
             u->counts.kd_rows += (double)kd_batch_kd_rows(arch, &rules, s->corpus, e);
         }
     }
+    if (u->counts.kd_rows < 1) /* targets of one id, whose only input is padding */
+        u->counts.kd_rows = 1;
 }
 
 int kd_session_own(const struct kd_session *s, const struct kd_epoch_plan *plan,

@@ -15,7 +15,7 @@ $(cat)" || fail "$1"
 check "the input" <<P
 write_data("data")
 P
-kd_do 1 --mode train-tokenizer --input data/train.source,data/train.target --vocab_size 40 --output_dir tok
+kd_do 1 --mode train-tokenizer --input data/train.source,data/train.target --vocab_size 32 --output_dir tok
 kd_do 1 --mode tokenize --data_dir data --tokenizer tok --max_source_length 24 --max_target_length 12 --output_dir corpus
 corpus=corpus/corpus.h5
 check "the fixture" <<P
