@@ -85,6 +85,29 @@ for name in ("kd", "compat"):
     assert all(x["ce"] > 0 and math.isfinite(x["loss"]) for x in steps(name + "1"))
     assert read_json(name + "1/model/config.json")["d_model"] == 12
 P
+echo "mBART without a start: outputs begin with what targets end in"
+new noisy mbart "$bart, \"init_std\": 1"
+cp -r noisy startless
+python3 - <<'P'
+import json
+for name, other in (("config", {}), ("generation_config", {"bos_token_id": 5})):
+    with open("noisy/%s.json" % name) as f:
+        config = json.load(f)
+    del config["decoder_start_token_id"]
+    with open("startless/%s.json" % name, "w") as f:
+        json.dump({**config, **other}, f)
+P
+kd_do 2 --mode sft --model startless --corpus $corpus --max_steps 1 --learning_rate 0 --threads 1 --eval_max_gen_length 12 --output_dir started
+expect_text err.txt "outputs will begin with id 1, which all targets end in"
+kd_do 1 --mode eval --model started/model --corpus $corpus --split val --max_length 12 --output_dir started_eval
+check "what is saved, and what validation did" <<'P'
+val, metrics = checks("started")[-1], read_json("started_eval/metrics.json")
+assert val["val_rouge1"] == metrics["rouge1"] > 0 and val["val_gen_len"] == metrics["gen_len"], (val, metrics)
+for name in ("config", "generation_config"):
+    assert "decoder_start_token_id" not in read_json("startless/%s.json" % name)
+    assert read_json("started/model/%s.json" % name)["decoder_start_token_id"] == EOS
+P
+
 echo "in the reference's arithmetic the padding id that T5's decoders begin with is not distilled"
 for length in 1 2; do
     kd_do 1 --mode tokenize --data_dir data --tokenizer tok --max_target_length $length --output_dir corpus_$length
