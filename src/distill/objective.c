@@ -72,6 +72,30 @@ static int relation_init(struct relation *r, enum stack stack,
     return KD_OK;
 }
 
+/* One batch serves both: the same ids, the same decoder inputs. */
+static int check_inputs(const struct kd_arch *s, const struct kd_arch *t)
+{
+    if (s->source_vocab_size != t->source_vocab_size)
+        return KD_FAIL(KD_EINPUT,
+                       "the student has %lld source vocabulary entries, the teacher "
+                       "%lld: both must read one vocabulary",
+                       (long long)s->source_vocab_size,
+                       (long long)t->source_vocab_size);
+    if (s->start_rule != t->start_rule)
+        return KD_FAIL(KD_EINPUT,
+                       "decoders of %s begin with %s, those of %s do not: a student "
+                       "cannot learn from such a teacher",
+                       s->start_rule == KD_START_TOKEN ? t->model_type : s->model_type,
+                       "the last label",
+                       s->start_rule == KD_START_TOKEN ? s->model_type : t->model_type);
+    if (s->start_rule == KD_START_TOKEN && s->decoder_start_id != t->decoder_start_id)
+        return KD_FAIL(KD_EINPUT,
+                       "the student's decoder_start_token_id is %d, the teacher's %d: "
+                       "both must begin with the same token",
+                       (int)s->decoder_start_id, (int)t->decoder_start_id);
+    return KD_OK;
+}
+
 static int check_pair(const struct kd_objective *obj)
 {
     const struct kd_arch *s = kd_model_arch(obj->student);
@@ -82,6 +106,7 @@ static int check_pair(const struct kd_objective *obj)
                        "the student has %lld vocabulary entries, the teacher %lld: "
                        "logits can only be compared over one vocabulary",
                        (long long)s->vocab_size, (long long)t->vocab_size);
+    KD_TRY(check_inputs(s, t));
     if (obj->rel[ENC].n + obj->rel[DEC].n > 0 && s->d_model != t->d_model)
         return KD_FAIL(
             KD_EINPUT,
@@ -345,7 +370,8 @@ static int run_forward(struct kd_objective *obj, struct kd_ctx *ctx,
     struct relation *enc = &obj->rel[ENC], *dec = &obj->rel[DEC];
     struct kd_taps enc_taps = {enc->n, enc->student, NULL},
                    dec_taps = {dec->n, dec->student, NULL};
-    bool teacher_over_student = obj->o.share_encoder || obj->o.compat;
+    bool teacher_over_student =
+        obj->o.share_encoder || (obj->o.compat && !obj->o.other_base);
     struct kd_var *enc_out = NULL;
     struct kd_ctx c;
 

@@ -67,6 +67,30 @@ static void fill_source(struct kd_batch_buffer *buf, const struct kd_corpus *cor
     }
 }
 
+/* What the decoder begins with where IDS[len] are the labels. */
+static int32_t first_input(const struct kd_arch *arch,
+                           const struct kd_batch_rules *rules, const int32_t *ids,
+                           int64_t len)
+{
+    bool last = arch->start_rule == KD_START_LAST_LABEL ||
+                (rules && rules->start_last && arch->old_start_last);
+
+    return last && len > 0 ? ids[len - 1] : arch->decoder_start_id;
+}
+
+int64_t kd_batch_kd_rows(const struct kd_arch *arch, const struct kd_batch_rules *rules,
+                         const struct kd_corpus *corpus, int64_t example)
+{
+    int64_t len, n = 0;
+    const int32_t *ids = kd_corpus_target(corpus, example, &len);
+
+    if (!rules || rules->extra_below <= 0)
+        return len;
+    for (int64_t t = 0; t < decoder_rows(rules, len); t++)
+        n += (t ? ids[t - 1] : first_input(arch, rules, ids, len)) != arch->pad_id;
+    return n;
+}
+
 /* Decoder inputs: the start, then the labels; IDS, LABELS and POS are cut for the
  * target rows. */
 static void fill_target(const struct kd_arch *arch, const struct kd_batch_rules *rules,
@@ -76,8 +100,7 @@ static void fill_target(const struct kd_arch *arch, const struct kd_batch_rules 
 {
     int64_t len, rows;
     const int32_t *ids = kd_corpus_target(corpus, example, &len);
-    bool last = (rules && rules->start_last) || arch->start_rule == KD_START_LAST_LABEL;
-    int32_t start = last && len > 0 ? ids[len - 1] : arch->decoder_start_id;
+    int32_t start = first_input(arch, rules, ids, len);
 
     rows = decoder_rows(rules, len);
     for (int64_t t = 0; t < rows; t++) {

@@ -66,17 +66,21 @@ static int set_null(struct kd_json *config, const char *key)
     return rc;
 }
 
-static int reconcile_vocab(struct kd_json *config, int64_t size)
+/* KEY NULL: the family has no such vocabulary. */
+static int reconcile_vocab(struct kd_json *config, const char *key, int64_t size)
 {
-    int64_t given = kd_json_int(config, "vocab_size", -1);
+    int64_t given;
 
-    if (!kd_json_has(config, "vocab_size"))
-        return kd_json_set_int(config, "vocab_size", size);
+    if (!key)
+        return KD_OK;
+    given = kd_json_int(config, key, -1);
+    if (!kd_json_has(config, key))
+        return kd_json_set_int(config, key, size);
     if (given < size || given >= size + MAX_PADDING_ROWS)
         return KD_FAIL(KD_EINPUT,
-                       "config: vocab_size is %lld, but the tokenizer has %lld ids: "
-                       "correct the config or leave vocab_size out",
-                       (long long)given, (long long)size);
+                       "config: %s is %lld, but the tokenizer has %lld ids: correct "
+                       "the config or leave %s out",
+                       key, (long long)given, (long long)size, key);
     return KD_OK;
 }
 
@@ -97,27 +101,32 @@ static int reconcile_id(struct kd_json *config, const char *key, int32_t id)
 
 static int reconcile(struct kd_json *config, const struct kd_tokenizer *t)
 {
-    int32_t eos = kd_tokenizer_special(t)->eos;
+    const struct kd_special_ids *ids = kd_tokenizer_special(t);
+    struct kd_arch_keys keys;
+    int32_t start;
 
-    KD_TRY(reconcile_vocab(config, kd_tokenizer_size(t)));
-    KD_TRY(reconcile_id(config, "bos_token_id", kd_tokenizer_special(t)->bos));
-    KD_TRY(reconcile_id(config, "eos_token_id", eos));
-    KD_TRY(reconcile_id(config, "pad_token_id", kd_tokenizer_special(t)->pad));
-    if (eos < 0)
-        return KD_OK;
-    /* The BART convention: decoders start with eos, and truncated outputs end with it.
-     */
-    if (!kd_json_get(config, "decoder_start_token_id"))
-        KD_TRY(kd_json_set_int(config, "decoder_start_token_id", eos));
-    if (!kd_json_get(config, "forced_eos_token_id"))
-        KD_TRY(kd_json_set_int(config, "forced_eos_token_id", eos));
+    KD_TRY(kd_arch_keys_of(config, &keys));
+    KD_TRY(reconcile_vocab(config, keys.source_vocab, kd_tokenizer_size(t)));
+    KD_TRY(reconcile_vocab(config, keys.target_vocab, kd_tokenizer_size(t)));
+    KD_TRY(reconcile_id(config, "bos_token_id", ids->bos));
+    KD_TRY(reconcile_id(config, "eos_token_id", ids->eos));
+    KD_TRY(reconcile_id(config, "pad_token_id", ids->pad));
+    start = keys.starts_with_pad ? ids->pad : ids->eos;
+    if (start >= 0 && !kd_json_get(config, "decoder_start_token_id"))
+        KD_TRY(kd_json_set_int(config, "decoder_start_token_id", start));
+    if (keys.forces_eos && ids->eos >= 0 && !kd_json_get(config, "forced_eos_token_id"))
+        KD_TRY(kd_json_set_int(config, "forced_eos_token_id", ids->eos));
     return KD_OK;
 }
 
 static int check_vocab_given(const struct kd_json *config)
 {
-    if (!kd_json_has(config, "vocab_size"))
-        return KD_FAIL(KD_EINPUT, "config has no vocab_size: give it, or --tokenizer");
+    struct kd_arch_keys keys;
+
+    KD_TRY(kd_arch_keys_of(config, &keys));
+    if (!kd_json_has(config, keys.source_vocab))
+        return KD_FAIL(KD_EINPUT, "config has no %s: give it, or --tokenizer",
+                       keys.source_vocab);
     return KD_OK;
 }
 

@@ -150,6 +150,11 @@ static int choose_matches(const struct kd_config *c, struct kd_model *student,
 
     if (c->alpha_hid == 0)
         return KD_OK;
+    if (s->d_model != t->d_model)
+        return KD_FAIL(KD_EINPUT,
+                       "hidden states differ in width (student %lld, teacher %lld) and "
+                       "cannot be compared: set --alpha_hid 0",
+                       (long long)s->d_model, (long long)t->d_model);
     KD_GO(kd_student_copied(student, &copied.enc, &copied.n_enc, &copied.dec,
                             &copied.n_dec));
     KD_GO(match_list(c, &c->hidden_matches, "hidden_matches", s->n_dec, t->n_dec,
@@ -168,15 +173,27 @@ out:
 
 /* ---- one encoder for both ---- */
 
+/* Whether the student is no copy of this teacher's layers, like a small model of the
+ * same kind and vocabulary. */
+static bool other_base(const struct kd_config *c, struct kd_model *student,
+                       struct kd_model *teacher)
+{
+    if (!c->model || strcmp(c->model, c->teacher) == 0)
+        return false;
+    return kd_model_arch(student)->d_model != kd_model_arch(teacher)->d_model ||
+           !kd_json_has(kd_model_config(student), "init_metadata");
+}
+
 /* Whether the student's encoder is frozen and equal, bit for bit, to the teacher's. */
 static int encoder_shared(struct kd_model *student, struct kd_model *teacher, bool *out)
 {
     struct kd_params *s = kd_model_params(student), *t = kd_model_params(teacher);
+    const struct kd_arch *sa = kd_model_arch(student), *ta = kd_model_arch(teacher);
     float *a = NULL, *b = NULL;
     int rc = KD_OK;
 
-    *out = kd_model_encoder_frozen(student) &&
-           kd_model_arch(student)->n_enc == kd_model_arch(teacher)->n_enc;
+    *out = kd_model_encoder_frozen(student) && sa->n_enc == ta->n_enc &&
+           sa->n_heads_enc == ta->n_heads_enc;
     for (int i = 0; i < s->n && *out; i++) {
         const struct kd_param *p = &s->items[i];
         int j = kd_params_find(t, p->name);
@@ -207,15 +224,16 @@ static int set_up(const struct kd_config *c, struct kd_training_setup *setup,
     struct kd_objective_options *o = &setup->objective;
 
     kd_model_freeze_all(setup->teacher);
-    *o = (struct kd_objective_options){.weight = {[KD_TERM_CE] = c->alpha_ce,
-                                                  [KD_TERM_MLM] = c->alpha_mlm,
-                                                  [KD_TERM_HID_ENC] = c->alpha_hid,
-                                                  [KD_TERM_HID_DEC] = c->alpha_hid},
-                                       .temperature = c->temperature,
-                                       .label_smoothing = c->training.label_smoothing,
-                                       .normalize_hidden = c->normalize_hidden,
-                                       .compat =
-                                           c->training.compat == KD_COMPAT_SEQ2SEQ};
+    *o = (struct kd_objective_options){
+        .weight = {[KD_TERM_CE] = c->alpha_ce,
+                   [KD_TERM_MLM] = c->alpha_mlm,
+                   [KD_TERM_HID_ENC] = c->alpha_hid,
+                   [KD_TERM_HID_DEC] = c->alpha_hid},
+        .temperature = c->temperature,
+        .label_smoothing = c->training.label_smoothing,
+        .normalize_hidden = c->normalize_hidden,
+        .compat = c->training.compat == KD_COMPAT_SEQ2SEQ,
+        .other_base = other_base(c, setup->student, setup->teacher)};
     KD_TRY(choose_matches(c, setup->student, setup->teacher, enc, dec, o));
     KD_TRY(encoder_shared(setup->student, setup->teacher, &o->share_encoder));
     if (o->share_encoder)

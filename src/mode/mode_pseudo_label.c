@@ -346,6 +346,7 @@ static int job_local(struct job *j, const char *teacher_digest)
     const struct label_config *c = j->c;
     struct kd_label_files *f = &j->files;
     const char *corpus_tokenizer = kd_corpus_tokenizer_digest(j->corpus);
+    const struct kd_arch *arch = kd_model_arch(j->teacher.model);
 
     KD_TRY(kd_generator_fits(&j->teacher, j->corpus, c->corpus.v[0]));
     KD_TRY(kd_path_join(j->run->common->output_dir, "labels.h5", &j->labels));
@@ -357,7 +358,9 @@ static int job_local(struct job *j, const char *teacher_digest)
     f->tokenizer_digest = corpus_tokenizer && *corpus_tokenizer
                               ? corpus_tokenizer
                               : kd_tokenizer_digest(j->teacher.tokenizer);
-    f->vocab_size = kd_model_arch(j->teacher.model)->vocab_size;
+    f->vocab_size = arch->vocab_size > arch->source_vocab_size
+                        ? arch->vocab_size
+                        : arch->source_vocab_size;
     if (kd_corpus_vocab_size(j->corpus) > f->vocab_size)
         f->vocab_size = kd_corpus_vocab_size(j->corpus);
     f->n = kd_corpus_size(j->corpus);

@@ -331,18 +331,31 @@ out:
 
 /* ---- model and corpus ---- */
 
+static int check_side(const char *corpus_name, const char *side, int32_t max_id,
+                      int64_t vocab_size)
+{
+    if (max_id >= vocab_size)
+        return KD_FAIL(KD_EINPUT,
+                       "%s holds %s token id %d, but the model's vocabulary has %lld: "
+                       "was it made with another tokenizer?",
+                       corpus_name, side, (int)max_id, (long long)vocab_size);
+    return KD_OK;
+}
+
 int kd_model_fits_corpus(const struct kd_model *m, const struct kd_corpus *corpus,
                          const char *corpus_name)
 {
     const struct kd_arch *a = kd_model_arch(m);
     int64_t n = kd_corpus_size(corpus), n_src, n_tgt;
 
-    if (kd_corpus_max_id(corpus) >= a->vocab_size)
+    KD_TRY(check_side(corpus_name, "source", kd_corpus_max_source(corpus),
+                      a->source_vocab_size));
+    KD_TRY(
+        check_side(corpus_name, "target", kd_corpus_max_target(corpus), a->vocab_size));
+    if (a->start_rule == KD_START_TOKEN && a->decoder_start_id < 0)
         return KD_FAIL(KD_EINPUT,
-                       "%s holds token id %d, but the model's vocabulary has %lld: was "
-                       "it made with another tokenizer?",
-                       corpus_name, (int)kd_corpus_max_id(corpus),
-                       (long long)a->vocab_size);
+                       "the model has no decoder_start_token_id, with which decoder "
+                       "inputs begin: give its config.json one");
     for (int64_t i = 0; i < n; i++) {
         kd_corpus_source(corpus, i, &n_src);
         kd_corpus_target(corpus, i, &n_tgt);

@@ -80,19 +80,22 @@ static int64_t padded_to(const struct kd_session *s, const struct kd_epoch_plan 
 static void count_update(struct update_arg *u, int64_t n_micro)
 {
     const struct kd_session *s = u->s;
+    const struct kd_arch *arch = kd_model_arch(s->setup->student);
 
     u->counts = (struct kd_counts){0};
     for (int64_t b = u->first_batch; b < u->first_batch + n_micro; b++) {
-        int64_t longest = padded_to(s, u->plan, b);
+        struct kd_batch_rules rules = kd_session_rules(s, u->plan, b);
 
         for (int64_t i = u->plan->starts[b]; i < u->plan->starts[b + 1]; i++) {
             int64_t e = u->plan->order[i];
 
             u->counts.labels += s->tgt_len[e];
             u->counts.src_rows += s->src_len[e];
-            u->counts.kd_rows += s->tgt_len[e] + (s->tgt_len[e] < longest);
+            u->counts.kd_rows += (double)kd_batch_kd_rows(arch, &rules, s->corpus, e);
         }
     }
+    if (u->counts.kd_rows < 1) /* targets of one id, whose only input is padding */
+        u->counts.kd_rows = 1;
 }
 
 int kd_session_own(const struct kd_session *s, const struct kd_epoch_plan *plan,
@@ -471,6 +474,33 @@ struct kd_optim_options kd_session_optim(const struct kd_session *s)
                                      .seed = (uint64_t)s->run->common->seed};
 }
 
+/* Where decoder inputs begin with the last label, a language, and no file says what
+ * outputs begin with: with the label that all targets end in, if there is one. */
+static int settle_start(struct kd_session *s)
+{
+    static const char key[] = "decoder_start_token_id";
+    struct kd_json *config = kd_model_config(s->setup->student);
+    int64_t len, start = -1;
+
+    if (kd_model_arch(s->setup->student)->start_rule != KD_START_LAST_LABEL ||
+        kd_json_has(config, key) || (s->generation && kd_json_has(s->generation, key)))
+        return KD_OK;
+    for (int64_t i = 0; i < s->n; i++) {
+        const int32_t *ids = kd_corpus_target(s->corpus, i, &len);
+
+        if (len == 0 || (start >= 0 && ids[len - 1] != start))
+            return KD_OK;
+        start = ids[len - 1];
+    }
+    kd_info("outputs will begin with id %lld, which all targets end in",
+            (long long)start);
+    kd_validation_set_start(s->validation, (int32_t)start);
+    kd_validation_set_start(s->test, (int32_t)start);
+    if (s->generation)
+        KD_TRY(kd_json_set_int(s->generation, key, start));
+    return kd_json_set_int(config, key, start);
+}
+
 /* Adafactor's state is a few per cent of AdamW's: nothing to shard or to shorten. */
 static int check_optimiser(const struct kd_training_options *o)
 {
@@ -552,11 +582,12 @@ static int open_session(struct kd_session *s)
     struct kd_comm *comm = s->run->comm;
 
     KD_TRY(open_corpus(s));
+    KD_ALL(comm, kd_generation_json(s->setup->model_dir, &s->generation));
+    KD_ALL(comm, settle_start(s));
     KD_TRY(kd_session_memory(s));
     KD_TRY(open_engine(s));
     KD_ALL(comm, kd_session_fingerprint(s));
     KD_ALL(comm, kd_path_join(s->run->common->output_dir, "model", &s->model_path));
-    KD_ALL(comm, kd_generation_json(s->setup->model_dir, &s->generation));
     if (s->o->resume)
         KD_TRY(kd_session_resume(s));
     KD_TRY(open_dir(s));

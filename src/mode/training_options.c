@@ -52,7 +52,9 @@ const struct kd_opt_row kd_training_rows[] = {
         "dtype of AdamW's moments; bfloat16: half the memory, rounded stochastically"),
     FLT(max_grad_norm, "1.0", 0, KD_NO_MAX, "clip the global gradient norm (0: off)"),
     FLT(label_smoothing, "0", 0, 1, "epsilon of label smoothing"),
-    FLT(dropout, NULL, 0, 0.99, "every dropout but attention's (0: attention's too)"),
+    FLT(dropout, NULL, 0, 0.99,
+        "dropout of embeddings and sublayers (0, or a model of one rate: every "
+        "dropout)"),
     FLT(attention_dropout, NULL, 0, 0.99, "dropout of attention probabilities"),
     FLAG(freeze_encoder, "false",
          "freeze all that the encoder uses, shared embedding too"),

@@ -17,6 +17,7 @@ struct kd_validation {
     struct kd_corpus *corpus;
     struct kd_tokenizer *tokenizer;
     int64_t n;
+    int32_t start_id; /* what outputs begin with; -1: as the model's files say */
 };
 
 /* The corpora with SPLIT into FILES (room for all).  Pseudo-labels have no validation
@@ -54,6 +55,7 @@ int kd_validation_open(struct kd_run *run, const struct kd_training_options *o,
         goto out;
     KD_ALL_GO(run->comm, kd_calloc(1, sizeof *v, &v));
     v->o = o;
+    v->start_id = -1;
     v->model_dir = setup->model_dir;
     KD_GO(kd_corpus_open(run->comm, files, n_files, split, &v->corpus));
     KD_ALL_GO(run->comm, kd_model_fits_corpus(setup->student, v->corpus, files[0]));
@@ -72,6 +74,12 @@ out:
     kd_validation_close(v);
     free(files);
     return rc;
+}
+
+void kd_validation_set_start(struct kd_validation *v, int32_t id)
+{
+    if (v)
+        v->start_id = id;
 }
 
 void kd_validation_close(struct kd_validation *v)
@@ -98,7 +106,10 @@ static int resolve(const struct kd_validation *v, const struct kd_run *run,
     go.num_beams = v->o->eval_beams;
     go.max_length = v->o->eval_max_gen_length;
     go.num_return_sequences = 1;
-    return kd_generation_resolve(&go, v->model_dir, m, (uint64_t)run->common->seed, g);
+    KD_TRY(kd_generation_resolve(&go, v->model_dir, m, (uint64_t)run->common->seed, g));
+    if (v->start_id >= 0)
+        g->start_id = v->start_id;
+    return KD_OK;
 }
 
 int kd_validation_rehearse(struct kd_validation *v, struct kd_run *run,

@@ -26,6 +26,10 @@ int kd_validation_run(struct kd_validation *v, struct kd_run *run, struct kd_mod
 int kd_validation_rehearse(struct kd_validation *v, struct kd_run *run,
                            struct kd_model *m, int64_t batch_size) KD_MUST_CHECK;
 
+/** What V (may be NULL) has outputs begin with, in place of what the model's files say.
+ * Local. */
+void kd_validation_set_start(struct kd_validation *v, int32_t id);
+
 void kd_validation_close(struct kd_validation *v);
 
 #endif

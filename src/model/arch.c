@@ -164,20 +164,34 @@ static int check(const struct kd_arch *a)
     return KD_OK;
 }
 
-int kd_arch_parse(const struct kd_json *config, struct kd_arch *arch,
-                  const struct kd_family **family)
+static int family_of(const struct kd_json *config, const struct kd_family **out)
 {
     const char *type;
-    const struct kd_family *f;
 
     if (!kd_json_is_object(config))
         return KD_FAIL(KD_EINPUT, "config.json is not a JSON object");
     type = kd_json_str(config, "model_type", NULL);
     if (!type)
         return KD_FAIL(KD_EINPUT, "config.json has no model_type");
-    f = family_find(type);
-    if (!f)
-        return unsupported(type);
+    *out = family_find(type);
+    return *out ? KD_OK : unsupported(type);
+}
+
+int kd_arch_keys_of(const struct kd_json *config, struct kd_arch_keys *out)
+{
+    const struct kd_family *f;
+
+    KD_TRY(family_of(config, &f));
+    *out = f->keys;
+    return KD_OK;
+}
+
+int kd_arch_parse(const struct kd_json *config, struct kd_arch *arch,
+                  const struct kd_family **family)
+{
+    const struct kd_family *f;
+
+    KD_TRY(family_of(config, &f));
     *arch = (struct kd_arch){.shared_embed = true,
                              .tied_head = true,
                              .head_scale = 1,
@@ -187,8 +201,9 @@ int kd_arch_parse(const struct kd_json *config, struct kd_arch *arch,
                              .emb_norm = f->emb_norm,
                              .final_norm = f->final_norm,
                              .start_rule = f->start_rule,
+                             .old_start_last = f->old_start_last,
                              .positions = f->positions};
-    KD_TRY(kd_format(arch->model_type, sizeof arch->model_type, "%s", type));
+    KD_TRY(kd_format(arch->model_type, sizeof arch->model_type, "%s", f->model_type));
     KD_TRY(f->parse(config, f, arch));
     KD_TRY(check(arch));
     *family = f;

@@ -66,7 +66,10 @@ struct kd_family {
     bool prenorm, emb_norm, final_norm;
     enum kd_positions positions;
     enum kd_start_rule start_rule;
+    bool old_start_last;
     int32_t decoder_start_default; /* -1: none */
+    int64_t vocab_default;         /* size of a vocabulary that the file leaves out */
+    struct kd_arch_keys keys;
 
     const char *enc_layers_key, *dec_layers_key; /* depths in config.json */
     const char *prefix;               /* of the base model; a checkpoint may lack it */

@@ -148,11 +148,12 @@ static int parse_ids(const struct kd_json *c, const struct kd_family *f,
                       &a->decoder_start_id);
 }
 
-static int parse_tables(const struct kd_json *c, struct kd_arch *a)
+static int parse_tables(const struct kd_json *c, const struct kd_family *f,
+                        struct kd_arch *a)
 {
     a->tied_head = kd_json_bool(c, "tie_word_embeddings", true);
     a->shared_embed = kd_json_bool(c, "share_encoder_decoder_embeddings", true);
-    KD_TRY(kd_arch_count(c, "vocab_size", 50265, &a->source_vocab_size));
+    KD_TRY(kd_arch_count(c, "vocab_size", f->vocab_default, &a->source_vocab_size));
     a->vocab_size = a->source_vocab_size;
     if (!a->shared_embed)
         KD_TRY(kd_arch_count(c, "decoder_vocab_size", a->vocab_size, &a->vocab_size));
@@ -176,7 +177,7 @@ static int parse_network(const struct kd_json *c, const struct kd_family *f,
 
 static int parse(const struct kd_json *c, const struct kd_family *f, struct kd_arch *a)
 {
-    KD_TRY(parse_tables(c, a));
+    KD_TRY(parse_tables(c, f, a));
     KD_TRY(parse_network(c, f, false, "gelu", a));
     warn_stale(c, "normalize_before", f->prenorm);
     warn_stale(c, "normalize_embedding", f->emb_norm);
@@ -191,8 +192,8 @@ static int parse_fsmt(const struct kd_json *c, const struct kd_family *f,
                       struct kd_arch *a)
 {
     a->shared_embed = kd_json_bool(c, "tie_word_embeddings", false);
-    KD_TRY(kd_arch_count(c, "src_vocab_size", 42024, &a->source_vocab_size));
-    KD_TRY(kd_arch_count(c, "tgt_vocab_size", 42024, &a->vocab_size));
+    KD_TRY(kd_arch_count(c, "src_vocab_size", f->vocab_default, &a->source_vocab_size));
+    KD_TRY(kd_arch_count(c, "tgt_vocab_size", f->vocab_default, &a->vocab_size));
     KD_TRY(parse_network(c, f, true, "relu", a));
     a->pos_offset = a->pad_id + 1;
     return KD_OK;
@@ -200,7 +201,7 @@ static int parse_fsmt(const struct kd_json *c, const struct kd_family *f,
 
 #define COMMON                                                                         \
     .enc_layers_key = "encoder_layers", .dec_layers_key = "decoder_layers",            \
-    .prefix = "model.", .ignored = ignored
+    .prefix = "model.", .ignored = ignored, .old_start_last = true
 #define BART_TABLES                                                                    \
     .names = names, .embed_aliases = embed_aliases, .head_aliases = head_aliases,      \
     .parse = parse
@@ -209,6 +210,8 @@ const struct kd_family kd_family_bart = {.model_type = "bart",
                                          .architecture = "BartForConditionalGeneration",
                                          .emb_norm = true,
                                          .decoder_start_default = 2,
+                                         .vocab_default = 50265,
+                                         .keys = {"vocab_size", NULL, false, true},
                                          COMMON,
                                          BART_TABLES};
 
@@ -220,6 +223,8 @@ const struct kd_family kd_family_mbart = {.model_type = "mbart",
                                           .final_norm = true,
                                           .start_rule = KD_START_LAST_LABEL,
                                           .decoder_start_default = -1,
+                                          .vocab_default = 50265,
+                                          .keys = {"vocab_size", NULL, false, true},
                                           COMMON,
                                           BART_TABLES};
 
@@ -230,22 +235,30 @@ const struct kd_family kd_family_pegasus = {.model_type = "pegasus",
                                             .final_norm = true,
                                             .positions = KD_POS_SINUSOID,
                                             .decoder_start_default = 0,
+                                            .vocab_default = 50265,
+                                            .keys = {"vocab_size", NULL, true, true},
                                             COMMON,
                                             BART_TABLES};
 
-const struct kd_family kd_family_marian = {.model_type = "marian",
-                                           .architecture = "MarianMTModel",
-                                           .positions = KD_POS_SINUSOID,
-                                           .decoder_start_default = 58100,
-                                           COMMON,
-                                           BART_TABLES};
+const struct kd_family kd_family_marian = {
+    .model_type = "marian",
+    .architecture = "MarianMTModel",
+    .positions = KD_POS_SINUSOID,
+    .decoder_start_default = 58100,
+    .vocab_default = 58101,
+    .keys = {"vocab_size", "decoder_vocab_size", true, true},
+    COMMON,
+    BART_TABLES};
 
-const struct kd_family kd_family_fsmt = {.model_type = "fsmt",
-                                         .architecture = "FSMTForConditionalGeneration",
-                                         .positions = KD_POS_SINUSOID_T2T,
-                                         .decoder_start_default = 2,
-                                         COMMON,
-                                         .names = fsmt_names,
-                                         .embed_aliases = fsmt_embed_aliases,
-                                         .head_aliases = fsmt_head_aliases,
-                                         .parse = parse_fsmt};
+const struct kd_family kd_family_fsmt = {
+    .model_type = "fsmt",
+    .architecture = "FSMTForConditionalGeneration",
+    .positions = KD_POS_SINUSOID_T2T,
+    .decoder_start_default = 2,
+    .vocab_default = 42024,
+    .keys = {"src_vocab_size", "tgt_vocab_size", false, true},
+    COMMON,
+    .names = fsmt_names,
+    .embed_aliases = fsmt_embed_aliases,
+    .head_aliases = fsmt_head_aliases,
+    .parse = parse_fsmt};

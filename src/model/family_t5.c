@@ -49,18 +49,26 @@ static const char *const head_aliases[] = {"lm_head.weight", NULL};
 static const char *const ignored[] = {"EncDecAttention.relative_attention_bias.weight",
                                       NULL};
 
-static int parse_sizes(const struct kd_json *c, struct kd_arch *a)
+/* What the classes of T5 and mT5 have for keys that are absent. */
+struct defaults {
+    int64_t ffn, layers, heads;
+    const char *proj;
+    bool tied;
+};
+
+static int parse_sizes(const struct kd_json *c, const struct kd_family *f,
+                       const struct defaults *def, struct kd_arch *a)
 {
     int64_t n_enc, n_dec, heads, ffn, distances;
 
-    KD_TRY(kd_arch_count(c, "vocab_size", 32128, &a->vocab_size));
+    KD_TRY(kd_arch_count(c, "vocab_size", f->vocab_default, &a->vocab_size));
     a->source_vocab_size = a->vocab_size;
     KD_TRY(kd_arch_count(c, "d_model", 512, &a->d_model));
     KD_TRY(kd_arch_count(c, "d_kv", 64, &a->head_dim));
-    KD_TRY(kd_arch_count(c, "num_layers", 6, &n_enc));
+    KD_TRY(kd_arch_count(c, "num_layers", def->layers, &n_enc));
     KD_TRY(kd_arch_count(c, "num_decoder_layers", n_enc, &n_dec));
-    KD_TRY(kd_arch_count(c, "num_heads", 8, &heads));
-    KD_TRY(kd_arch_count(c, "d_ff", 2048, &ffn));
+    KD_TRY(kd_arch_count(c, "num_heads", def->heads, &heads));
+    KD_TRY(kd_arch_count(c, "d_ff", def->ffn, &ffn));
     KD_TRY(kd_arch_count(c, "relative_attention_num_buckets", 32, &distances));
     KD_TRY(kd_arch_count(c, "relative_attention_max_distance", 128, &a->max_distance));
     if (n_enc > 999 || n_dec > 999)
@@ -103,13 +111,13 @@ static int parse_ids(const struct kd_json *c, struct kd_arch *a)
     return kd_arch_id(c, "decoder_start_token_id", 0, &a->decoder_start_id);
 }
 
-static int parse_as(const struct kd_json *c, bool tied, const char *proj,
-                    struct kd_arch *a)
+static int parse_as(const struct kd_json *c, const struct kd_family *f,
+                    const struct defaults *def, struct kd_arch *a)
 {
     double eps;
 
-    KD_TRY(parse_sizes(c, a));
-    KD_TRY(parse_activation(c, proj, a));
+    KD_TRY(parse_sizes(c, f, def, a));
+    KD_TRY(parse_activation(c, def->proj, a));
     KD_TRY(parse_ids(c, a));
     KD_TRY(kd_arch_real(c, "layer_norm_epsilon", 1e-6, 0, 1, &eps));
     KD_TRY(kd_arch_real(c, "initializer_factor", 1, 0, 1e6, &a->init_std));
@@ -119,7 +127,7 @@ static int parse_as(const struct kd_json *c, bool tied, const char *proj,
     a->norm = KD_NORM_RMS;
     a->norm_eps = (float)eps;
     a->scaled_scores = false;
-    a->tied_head = kd_json_bool(c, "tie_word_embeddings", tied);
+    a->tied_head = kd_json_bool(c, "tie_word_embeddings", def->tied);
     if (a->tied_head)
         a->head_scale = 1.0f / sqrtf((float)a->d_model);
     return KD_OK;
@@ -128,15 +136,17 @@ static int parse_as(const struct kd_json *c, bool tied, const char *proj,
 static int parse_t5(const struct kd_json *c, const struct kd_family *f,
                     struct kd_arch *a)
 {
-    (void)f;
-    return parse_as(c, true, "relu", a);
+    static const struct defaults defaults = {2048, 6, 8, "relu", true};
+
+    return parse_as(c, f, &defaults, a);
 }
 
 static int parse_mt5(const struct kd_json *c, const struct kd_family *f,
                      struct kd_arch *a)
 {
-    (void)f;
-    return parse_as(c, false, "gated-gelu", a);
+    static const struct defaults defaults = {1024, 8, 6, "gated-gelu", false};
+
+    return parse_as(c, f, &defaults, a);
 }
 
 /* Source: transformers' T5PreTrainedModel._init_weights; init_std is its factor. */
@@ -163,17 +173,19 @@ static double init_std(const struct kd_arch *a, enum kd_slot slot)
 
 #define COMMON                                                                         \
     .prenorm = true, .final_norm = true, .positions = KD_POS_RELATIVE,                 \
-    .decoder_start_default = 0, .enc_layers_key = "num_layers",                        \
-    .dec_layers_key = "num_decoder_layers", .prefix = "", .names = names,              \
-    .embed_aliases = embed_aliases, .head_aliases = head_aliases, .ignored = ignored,  \
-    .init_std = init_std
+    .decoder_start_default = 0, .keys = {"vocab_size", NULL, true, false},             \
+    .enc_layers_key = "num_layers", .dec_layers_key = "num_decoder_layers",            \
+    .prefix = "", .names = names, .embed_aliases = embed_aliases,                      \
+    .head_aliases = head_aliases, .ignored = ignored, .init_std = init_std
 
 const struct kd_family kd_family_t5 = {.model_type = "t5",
                                        .architecture = "T5ForConditionalGeneration",
                                        COMMON,
+                                       .vocab_default = 32128,
                                        .parse = parse_t5};
 
 const struct kd_family kd_family_mt5 = {.model_type = "mt5",
                                         .architecture = "MT5ForConditionalGeneration",
                                         COMMON,
+                                        .vocab_default = 250112,
                                         .parse = parse_mt5};

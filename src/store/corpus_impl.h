@@ -8,6 +8,7 @@
 #include "h5_impl.h"
 
 enum { KD_CORPUS_VERSION = 1, KD_CORPUS_RAGGED = 4 };
+enum { KD_CORPUS_SOURCE, KD_CORPUS_TARGET }; /* of the fields */
 
 /** The ragged pairs of a split, in the order in which they are written. */
 struct kd_corpus_field {

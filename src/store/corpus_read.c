@@ -52,7 +52,7 @@ struct kd_corpus {
     struct corpus_file *files;
     int64_t *firsts; /* [n_files + 1]: file f holds rows firsts[f] .. firsts[f + 1] */
     int64_t vocab_size;
-    int32_t max_id;
+    int64_t max_id[KD_CORPUS_RAGGED]; /* -1: not ids, or none */
 };
 
 /* ---- one file ---- */
@@ -274,7 +274,7 @@ static int check_ids(const struct corpus_file *file, int field, int64_t begin,
     return KD_OK;
 }
 
-/* This rank's share of the rows of every file. */
+/* This rank's share of the rows of every file; MAX_ID[KD_CORPUS_RAGGED]. */
 static int check_share(const struct kd_corpus *c, int rank, int n_ranks,
                        int64_t *max_id)
 {
@@ -285,7 +285,7 @@ static int check_share(const struct kd_corpus *c, int rank, int n_ranks,
         for (int k = 0; k < KD_CORPUS_RAGGED; k++) {
             KD_TRY(check_monotone(file, k, begin, end));
             if (kd_corpus_fields[k].dtype == KD_I32)
-                KD_TRY(check_ids(file, k, begin, end, max_id));
+                KD_TRY(check_ids(file, k, begin, end, &max_id[k]));
         }
     }
     return KD_OK;
@@ -295,15 +295,15 @@ int kd_corpus_open(struct kd_comm *comm, char *const *paths, int64_t n_paths,
                    const char *split, struct kd_corpus **out)
 {
     struct kd_corpus *c = NULL;
-    int64_t max_id = -1;
     int rc = KD_OK;
 
     *out = NULL;
     KD_ALL_GO(comm, kd_calloc(1, sizeof *c, &c));
+    for (int k = 0; k < KD_CORPUS_RAGGED; k++)
+        c->max_id[k] = -1;
     KD_ALL_GO(comm, files_open(c, paths, n_paths, split));
-    KD_ALL_GO(comm, check_share(c, kd_comm_rank(comm), kd_comm_size(comm), &max_id));
-    KD_GO(kd_allreduce_i64(comm, &max_id, 1, KD_MAX));
-    c->max_id = (int32_t)max_id;
+    KD_ALL_GO(comm, check_share(c, kd_comm_rank(comm), kd_comm_size(comm), c->max_id));
+    KD_GO(kd_allreduce_i64(comm, c->max_id, KD_CORPUS_RAGGED, KD_MAX));
     *out = c;
     return KD_OK;
 out:
@@ -360,9 +360,14 @@ int64_t kd_corpus_vocab_size(const struct kd_corpus *c)
     return c->vocab_size;
 }
 
-int32_t kd_corpus_max_id(const struct kd_corpus *c)
+int32_t kd_corpus_max_source(const struct kd_corpus *c)
 {
-    return c->max_id;
+    return (int32_t)c->max_id[KD_CORPUS_SOURCE];
+}
+
+int32_t kd_corpus_max_target(const struct kd_corpus *c)
+{
+    return (int32_t)c->max_id[KD_CORPUS_TARGET];
 }
 
 const char *kd_corpus_tokenizer_digest(const struct kd_corpus *c)

@@ -128,9 +128,17 @@ static void check_fixture(const char *name, int number)
                  kd_test_source_dir(), name));
     ok(kd_json_parse_file(path, &cases));
     assert_true(kd_json_len(cases) > 10);
-    for (int64_t i = number % GOLDEN_SHARE; i < kd_json_len(cases); i += GOLDEN_SHARE) {
-        check_case(name, &f, kd_json_at(cases, i), i, MAX_SOURCES);
-        check_case(name, &f, kd_json_at(cases, i), i, 2);
+    for (int beams = 0; beams < 2; beams++) {
+        for (int64_t i = number % GOLDEN_SHARE; i < kd_json_len(cases);
+             i += GOLDEN_SHARE) {
+            const struct kd_json *c = kd_json_at(cases, i);
+
+            if ((kd_json_int(kd_json_get(c, "options"), "num_beams", 1) > 1) != beams)
+                continue;
+            check_case(name, &f, c, i, MAX_SOURCES);
+            check_case(name, &f, c, i, 2);
+        }
+        print_message("passed: %s %s\n", beams ? "beam" : "greedy", name);
     }
     kd_json_free(cases);
     golden_close(&f);

@@ -107,6 +107,7 @@ static void test_logits(void **state)
         free(got);
         free(want);
         golden_close(&g);
+        print_message("passed: logits %s\n", fixtures[f]);
     }
 }
 
@@ -140,6 +141,7 @@ static void test_losses(void **state)
         near("kl", T * T * sums.kl / n, golden_number(&g, NULL, "kl_loss"),
              golden_bound(2e-6, 2e-2));
         golden_close(&g);
+        print_message("passed: loss %s\n", fixtures[f]);
     }
 }
 
@@ -236,6 +238,7 @@ static void test_gradients(void **state)
         assert_int_equal(n_ready, n_params);
         kd_tape_free(tape);
         golden_close(&g);
+        print_message("passed: gradient %s\n", fixtures[f]);
     }
 }
 

@@ -37,6 +37,17 @@ static int32_t value_of(int field, int64_t row, int64_t k)
                      : (int32_t)('a' + (row + k) % 26);
 }
 
+static int32_t largest(int field)
+{
+    int32_t max = -1;
+
+    for (int64_t row = 0; row < ROWS; row++)
+        for (int64_t k = 0; k < length_of(field, row); k++)
+            if (value_of(field, row, k) > max)
+                max = value_of(field, row, k);
+    return max;
+}
+
 struct rows {
     int64_t offsets[4][ROWS + 1], id[ROWS];
     int32_t ids[2][ROWS * ROW_MAX];
@@ -138,12 +149,15 @@ static void rows_come_back(void **state)
     assert_string_equal(kd_corpus_digest(c, 0), kd_corpus_digest(c, 1));
     for (int64_t i = 0; i < 2 * ROWS; i++)
         check_row(c, i, i % ROWS);
-    assert_int_equal(kd_corpus_max_id(c), 999);
+    assert_int_equal(kd_corpus_max_source(c), largest(0));
+    assert_int_equal(kd_corpus_max_target(c), largest(1));
+    assert_int_not_equal(largest(0), largest(1));
     kd_corpus_close(c);
 
     assert_ok(kd_corpus_open(comm, paths, 1, "test", &c));
     assert_int_equal(kd_corpus_size(c), 0);
-    assert_int_equal(kd_corpus_max_id(c), -1);
+    assert_int_equal(kd_corpus_max_source(c), -1);
+    assert_int_equal(kd_corpus_max_target(c), -1);
     kd_corpus_close(c);
     assert_int_not_equal(access(path_of("a.h5.part"), F_OK), 0);
 }

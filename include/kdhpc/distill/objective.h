@@ -34,6 +34,8 @@ struct kd_objective_options {
                            it once */
     bool compat; /* layer inputs, smoothing as a sum, teacher over the student's encoder
                   */
+    bool other_base; /* the student is no copy of the teacher, which therefore always
+                        attends to its own encoder */
     struct kd_matches enc, dec;
     /* Adds N numbers over the ranks, for what compat normalises over the whole batch;
      * NULL: one rank.  Called once per run by every rank, whatever happened on it. */
@@ -44,7 +46,8 @@ struct kd_objective_options {
 struct kd_objective;
 
 /** STUDENT and TEACHER (NULL: only mlm) are borrowed, O's lists are copied.  Local.
- * KD_EINPUT: shapes that cannot be compared (vocabulary; width, for hidden states). */
+ * KD_EINPUT: models that cannot be compared (vocabularies, what decoders begin with;
+ * width, for hidden states). */
 int kd_objective_new(const struct kd_objective_options *o, struct kd_model *student,
                      struct kd_model *teacher, struct kd_objective **out) KD_MUST_CHECK;
 void kd_objective_free(struct kd_objective *obj);

@@ -18,7 +18,8 @@ struct kd_batch_buffer {
 
 /** Deviations from the plain batch, for --compat; NULL: none. */
 struct kd_batch_rules {
-    bool start_last; /* decoder starts with the last label, whatever the model's rule */
+    bool start_last; /* decoder starts as in training before transformers 4.2: with the
+                        last label in the families that did so */
     /* Decoder inputs reach one past the last label in sequences shorter than this, as
      * they do where the reference pads to the longest target: the extra row has no
      * label, and kd_mask is decoder input != pad.  0: no extra row, no mask. */
@@ -33,5 +34,10 @@ int kd_batch_build(struct kd_batch_buffer *buffer, struct kd_backend *be,
                    const struct kd_batch_rules *rules, const struct kd_corpus *corpus,
                    const int64_t *index, int64_t n, struct kd_batch *out) KD_MUST_CHECK;
 void kd_batch_buffer_free(struct kd_batch_buffer *buffer);
+
+/** Rows of EXAMPLE's target that distillation sees in a batch of these rules: those of
+ * kd_mask, else all.  Local. */
+int64_t kd_batch_kd_rows(const struct kd_arch *arch, const struct kd_batch_rules *rules,
+                         const struct kd_corpus *corpus, int64_t example);
 
 #endif

@@ -16,8 +16,7 @@ enum kd_positions {
 };
 enum kd_start_rule {
     KD_START_TOKEN,     /* decoder input = start token, labels[:-1] */
-    KD_START_LAST_LABEL /* decoder input = last label, labels[:-1] (mBART; BART before
-                           transformers 4.2) */
+    KD_START_LAST_LABEL /* decoder input = last label, labels[:-1] (mBART) */
 };
 
 struct kd_arch {
@@ -52,6 +51,8 @@ struct kd_arch {
                               lookups; -1: none */
     int32_t forced_eos_id; /* of generation; -1: none */
     enum kd_start_rule start_rule;
+    bool old_start_last; /* before transformers 4.2 training began with the last label,
+                            whatever decoding begins with */
 };
 
 struct kd_family;
@@ -60,5 +61,18 @@ struct kd_family;
  * key; a model type that is not supported is named with those that are. */
 int kd_arch_parse(const struct kd_json *config, struct kd_arch *arch,
                   const struct kd_family **family) KD_MUST_CHECK;
+
+/** How a family's config.json speaks of vocabularies and of the ends of outputs: what a
+ * new model needs to be told that comes with a tokenizer. */
+struct kd_arch_keys {
+    const char *source_vocab;
+    const char *target_vocab; /* NULL: one vocabulary serves both sides */
+    bool starts_with_pad;     /* decoders start with the padding token; else with eos */
+    bool forces_eos;          /* outputs that reach the limit end with eos */
+};
+
+/** The keys of CONFIG's family.  Local.  KD_EINPUT as kd_arch_parse. */
+int kd_arch_keys_of(const struct kd_json *config,
+                    struct kd_arch_keys *out) KD_MUST_CHECK;
 
 #endif
