@@ -20,6 +20,14 @@ int kd_model_new(struct kd_backend *be, enum kd_dtype dtype,
                  const struct kd_json *config, struct kd_model **out) KD_MUST_CHECK;
 void kd_model_free(struct kd_model *m);
 
+/** Build only the descriptor and the table of parameters for CONFIG (copied): names,
+ * kinds, shapes; no values, no backend, no passes.  Local. KD_EINPUT, KD_ENOMEM. */
+int kd_model_outline(const struct kd_json *config, struct kd_model **out) KD_MUST_CHECK;
+
+/** Whether CONFIG's model_type is one of the families, whatever else it says.  Local;
+ * clears the error record. */
+bool kd_model_type_known(const struct kd_json *config);
+
 const struct kd_arch *kd_model_arch(const struct kd_model *m);
 struct kd_params *kd_model_params(struct kd_model *m);
 struct kd_json *
