@@ -104,7 +104,35 @@ struct conversion {
     struct kd_model *m; /* NULL: tensors as they are */
     struct kd_named_tensor *tensors;
     int n;
+    float **tables; /* values that the checkpoint lacks */
+    int64_t n_tables, cap_tables;
 };
+
+/* Parameter INDEX of M, which T fills: a table of sinusoids is written whether it was
+ * there or not, because some of transformers' classes miss it. */
+static int add_param(struct conversion *cv, struct kd_model *m, int index,
+                     const struct kd_weight *t)
+{
+    const struct kd_param *p = &kd_model_params(m)->items[index];
+    struct kd_named_tensor *out = &cv->tensors[cv->n];
+    bool sinusoids = p->kind == KD_PARAM_SINUSOID;
+
+    if (!t && !sinusoids)
+        return KD_OK;
+    *out = (struct kd_named_tensor){.name = kd_model_saved_name(m, index),
+                                    .ndim = p->ndim,
+                                    .shape = {p->shape[0], p->shape[1]},
+                                    .from = t,
+                                    .own_type = sinusoids};
+    cv->n++;
+    if (t)
+        return KD_OK;
+    KD_TRY(kd_grow(&cv->tables, &cv->cap_tables, cv->n_tables + 1, sizeof *cv->tables));
+    KD_TRY(kd_calloc(p->count, sizeof(float), &cv->tables[cv->n_tables]));
+    kd_model_positions(m, index, cv->tables[cv->n_tables]);
+    out->values = cv->tables[cv->n_tables++];
+    return KD_OK;
+}
 
 /* Make CV->m and the tensors as a family has them; where that cannot be, *WHY says why
  * and CV->m stays NULL. */
@@ -118,16 +146,8 @@ static int list_by_family(struct conversion *cv, struct kd_str *why)
     KD_GO(kd_calloc(kd_model_params(m)->n, sizeof *of, &of));
     KD_GO(kd_calloc(kd_model_params(m)->n, sizeof *cv->tensors, &cv->tensors));
     rc = kd_model_match(m, cv->w, cv->c->model, of, why);
-    for (int i = 0; !rc && !why->len && i < kd_model_params(m)->n; i++) {
-        const struct kd_param *p = &kd_model_params(m)->items[i];
-
-        if (of[i] && p->kind != KD_PARAM_SINUSOID)
-            cv->tensors[cv->n++] =
-                (struct kd_named_tensor){.name = p->name,
-                                         .ndim = p->ndim,
-                                         .shape = {p->shape[0], p->shape[1]},
-                                         .from = of[i]};
-    }
+    for (int i = 0; !rc && !why->len && i < kd_model_params(m)->n; i++)
+        rc = add_param(cv, m, i, of[i]);
     if (!rc && !why->len) {
         cv->m = m;
         m = NULL;
@@ -192,14 +212,9 @@ out:
 static const char *type_name(const struct conversion *cv)
 {
     int dtype = dtype_of(cv->c);
-    enum kd_dtype own = KD_F32;
 
-    if (dtype != KD_AS_IT_IS)
-        return kd_dtype_name((enum kd_dtype)dtype);
-    for (int i = 0; i < cv->n; i++)
-        if (kd_weight_is_float(cv->tensors[i].from, &own))
-            break;
-    return kd_dtype_name(own);
+    return kd_dtype_name(dtype == KD_AS_IT_IS ? kd_weights_dtype(cv->w)
+                                              : (enum kd_dtype)dtype);
 }
 
 static int write_configs(const struct conversion *cv, const char *part)
@@ -289,6 +304,9 @@ static int convert_root(void *arg)
     KD_GO(kd_model_dir_write(cv->output_dir, true, write_part, cv));
     kd_info("%s: %d tensors in %s", cv->output_dir, cv->n, type_name(cv));
 out:
+    for (int64_t i = 0; i < cv->n_tables; i++)
+        free(cv->tables[i]);
+    free(cv->tables);
     free(cv->tensors);
     kd_model_free(cv->m);
     kd_weights_close(cv->w);

@@ -100,14 +100,12 @@ int kd_model_load(struct kd_run *run, const char *dir, struct kd_model **out)
 int kd_model_dir_dtype(const char *dir, enum kd_dtype *out)
 {
     struct kd_weights *w = NULL;
-    bool found = false;
 
     KD_TRY(check_dir(dir));
     KD_TRY(kd_weights_open(dir, &w));
-    for (int i = 0; i < kd_weights_count(w) && !found; i++)
-        found = kd_weight_is_float(kd_weights_at(w, i), out);
+    *out = kd_weights_dtype(w);
     kd_weights_close(w);
-    if (!found || *out == KD_F64) /* which is read, but not written */
+    if (*out == KD_F64) /* which is read, but not written */
         *out = KD_F32;
     return KD_OK;
 }

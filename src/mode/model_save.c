@@ -2,7 +2,8 @@
 /* Writing of model directories in the Hugging Face layout.
  *
  * The weights hold one member of each group of tied tensors, as the reference library
- * writes them, and go out straight from the host's memory.  model_dir.c puts the
+ * writes them, and go out straight from the host's memory.  Tables of sinusoids go out
+ * too, in float32: some of its classes miss them otherwise.  model_dir.c puts the
  * directory in its place.  Only rank 0 writes. */
 #include "kdhpc/mode/model_io.h"
 
@@ -101,11 +102,12 @@ static int write_weights(const struct save *s)
     for (int i = 0; i < ps->n; i++) {
         const struct kd_param *p = &ps->items[i];
 
-        if (p->kind != KD_PARAM_SINUSOID)
-            tensors[n++] = (struct kd_named_tensor){.name = p->name,
-                                                    .ndim = p->ndim,
-                                                    .shape = {p->shape[0], p->shape[1]},
-                                                    .values = values + p->offset};
+        tensors[n++] =
+            (struct kd_named_tensor){.name = kd_model_saved_name(s->m, i),
+                                     .ndim = p->ndim,
+                                     .shape = {p->shape[0], p->shape[1]},
+                                     .values = values + p->offset,
+                                     .own_type = p->kind == KD_PARAM_SINUSOID};
     }
     KD_GO(kd_path_join(s->part, "model.safetensors", &path));
     rc = kd_safetensors_write(path, (int)s->dtype, tensors, n);

@@ -1,10 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A model without values: descriptor, names and shapes of its parameters, which is all
- * that looking at a checkpoint or rewriting it needs, and costs no memory to speak of.
- * Callers: the modes that handle files. */
+/* A model as files see it: the descriptor, names and shapes of its parameters without
+ * values, which is all that looking at a checkpoint or rewriting it needs, and costs no
+ * memory to speak of; and the names under which parameters are written.  Callers: the
+ * modes that handle files. */
 #include "model_impl.h"
 
 #include "kdhpc/base/mem.h"
+
+/* Where a family has no slot for a head of its own (FSMT), its class takes the
+ * decoder's table from the head's name. */
+const char *kd_model_saved_name(const struct kd_model *m, int index)
+{
+    struct kd_place p = m->places[index];
+    const char *head = m->family->head_aliases[0];
+
+    if (p.slot == KD_SLOT_STACK_EMBED && p.stack == KD_DEC && m->arch.tied_head &&
+        !m->family->names[KD_SLOT_HEAD] && head)
+        return head;
+    return m->params.items[index].name;
+}
 
 /* Any config of a family has these defaults; ids must lie in the vocabulary. */
 bool kd_model_type_known(const struct kd_json *config)

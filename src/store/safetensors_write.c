@@ -35,6 +35,8 @@ static struct out_type type_of(const struct kd_named_tensor *t, int dtype)
     enum kd_dtype own = KD_F32;
     bool is_float = !t->from || kd_weight_is_float(t->from, &own);
 
+    if (t->own_type)
+        dtype = KD_AS_IT_IS;
     if (!is_float || (dtype == KD_AS_IT_IS && t->from))
         return (struct out_type){t->from->dtype, t->from->item_bytes, own, true};
     if (dtype == KD_AS_IT_IS)

@@ -51,6 +51,20 @@ bool kd_weight_is_float(const struct kd_weight *t, enum kd_dtype *dtype)
     return found >= 0;
 }
 
+enum kd_dtype kd_weights_dtype(const struct kd_weights *w)
+{
+    double values[KD_U8 + 1] = {0};
+    enum kd_dtype most = KD_F32, own = KD_F32;
+
+    for (int i = 0; i < w->n; i++)
+        if (kd_weight_is_float(&w->items[i], &own))
+            values[own] += (double)w->items[i].count;
+    for (int k = 0; k <= KD_U8; k++)
+        if (values[k] > values[most])
+            most = (enum kd_dtype)k;
+    return most;
+}
+
 int kd_weight_check(const struct kd_weight *t)
 {
     if (float_dtype(t) < 0 || t->ndim > KD_MAX_DIMS)

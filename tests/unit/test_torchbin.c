@@ -151,7 +151,7 @@ struct member {
 static void put(struct kd_str *s, uint64_t x, int bytes)
 {
     for (int i = 0; i < bytes; i++) {
-        char c = (char)(x >> (8 * i));
+        char c = i < 8 ? (char)(x >> (8 * i)) : 0;
 
         assert_int_equal(kd_str_append(s, &c, 1), KD_OK);
     }

@@ -15,6 +15,7 @@ struct kd_named_tensor {
     /* in place of values: a checkpoint's, with zeros after its last; if they are not
      * floating-point they keep their type */
     const struct kd_weight *from;
+    bool own_type; /* written in the type it has, whatever the others are cast to */
 };
 
 /** What KD_AS_IT_IS gives each tensor that has `from` is the type it has there. */

@@ -47,6 +47,9 @@ const struct kd_weight *kd_weights_at(const struct kd_weights *w, int i);
 /** The tensor of this name, or NULL.  Local. */
 const struct kd_weight *kd_weights_find(const struct kd_weights *w, const char *name);
 
+/** The floating-point type of the most values (KD_F32 if there are none).  Local. */
+enum kd_dtype kd_weights_dtype(const struct kd_weights *w);
+
 /** Whether T holds floating-point numbers; *DTYPE (may be NULL) says which.  Local. */
 bool kd_weight_is_float(const struct kd_weight *t, enum kd_dtype *dtype);
 
