@@ -132,7 +132,7 @@ out:
 static void fill(const struct kd_named_tensor *t, struct out_type type, int64_t first,
                  int64_t n, float *scratch, unsigned char *out)
 {
-    const float *values = t->values ? t->values + first : scratch;
+    const float *values = t->from ? scratch : t->values + first;
     int64_t there = n;
 
     if (t->from) {
@@ -165,7 +165,7 @@ static bool put_values(FILE *file, const struct kd_named_tensor *t, int dtype)
     struct out_type type = type_of(t, dtype);
     int64_t n = count_of(t);
 
-    if (t->values && type.dtype == KD_F32)
+    if (!t->from && type.dtype == KD_F32)
         return fwrite(t->values, sizeof *t->values, (size_t)n, file) == (size_t)n;
     for (int64_t at = 0; at < n; at += VALUES) {
         int64_t part = n - at < VALUES ? n - at : VALUES;

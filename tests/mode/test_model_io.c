@@ -173,7 +173,7 @@ static int write_variant(struct world *w, struct kd_model *m, const struct varia
         t[n++] = (struct kd_named_tensor){.name = v->extra,
                                           .ndim = 1,
                                           .shape = {3},
-                                          .values = ps->values,
+                                          .values = v->integers ? NULL : ps->values,
                                           .from = v->integers ? &integers : NULL};
     KD_TRY(kd_make_dirs(at(w, "variant", NULL, path)));
     KD_TRY(kd_copy_file(FIXTURE "/config.json", at(w, "variant", "config.json", path)));
