@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Every test, from a fresh machine: install what is missing, build with warnings as errors, run all tests, run the unit
-# and op tests again under the address and undefined-behaviour sanitizers, and, where clang is, compile with it too.
+# Every test, from a fresh machine: install what is missing, build with warnings as errors, run all tests, run the unit,
+# op and fuzz tests again under the address and undefined-behaviour sanitizers, and, where clang is, compile with it too.
 # Ends with ctest's own summary and a non-zero status if anything failed.  KD_JOBS sets the number of parallel jobs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -35,9 +35,9 @@ else
     echo "skipped: no clang with OpenMP on this machine"
 fi
 
-step "unit and op tests under sanitizers"
-build build-sanitize kd_tests_unit kd_tests_op -- -DCMAKE_BUILD_TYPE=Debug '-DCMAKE_C_FLAGS_DEBUG=-g -O1' -DKDHPC_SANITIZE=address,undefined
-ctest --test-dir build-sanitize -L '^(unit|op)$' --output-on-failure
+step "unit, op and fuzz tests under sanitizers"
+build build-sanitize kd_tests_unit kd_tests_op kd_tests_fuzz -- -DCMAKE_BUILD_TYPE=Debug '-DCMAKE_C_FLAGS_DEBUG=-g -O1' -DKDHPC_SANITIZE=address,undefined
+ctest --test-dir build-sanitize -L '^(unit|op|fuzz)$' --output-on-failure
 
 step "all tests"
 build build-test all --

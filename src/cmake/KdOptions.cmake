@@ -7,6 +7,7 @@ option(KDHPC_FAULTS "Named fault sites fail on demand (KD_FAULT=site:rank), for 
 set(KDHPC_SANITIZE "" CACHE STRING "Sanitizers, e.g. address,undefined")
 set(KDHPC_CUDA AUTO CACHE STRING "The CUDA backend: ON, OFF, or AUTO for ON where nvcc and its toolkit are found")
 set_property(CACHE KDHPC_CUDA PROPERTY STRINGS AUTO ON OFF)
+option(KDHPC_FUZZ "libFuzzer programs of the fuzz targets (clang)" OFF)
 set(KDHPC_ARCH "native" CACHE STRING "Value of -march for the CPU kernels; empty: the compiler's default")
 
 if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)

@@ -7,8 +7,8 @@
 
 extern const struct kd_mode kd_mode_train_tokenizer, kd_mode_tokenize,
     kd_mode_init_model, kd_mode_make_student, kd_mode_sft, kd_mode_pseudo_label,
-    kd_mode_kd, kd_mode_eval, kd_mode_score, kd_mode_generate, kd_mode_inspect,
-    kd_mode_bench;
+    kd_mode_kd, kd_mode_eval, kd_mode_score, kd_mode_generate, kd_mode_convert,
+    kd_mode_inspect, kd_mode_bench;
 
 const struct kd_mode *const kd_modes[] = {
     &kd_mode_train_tokenizer,
@@ -21,6 +21,7 @@ const struct kd_mode *const kd_modes[] = {
     &kd_mode_eval,
     &kd_mode_score,
     &kd_mode_generate,
+    &kd_mode_convert,
     &kd_mode_inspect,
     &kd_mode_bench,
     NULL,

@@ -9,13 +9,13 @@
  * Rank 0 looks, keeps the report and prints; it tells the others only what there is to
  * open together (splits, a checkpoint) and which parts come next, so that ranks whose
  * views of a shared file system differ still take the same way. */
-#include "kdhpc/base/json.h"
+#include "inspect_model.h"
+
 #include "kdhpc/base/mem.h"
 #include "kdhpc/mode/mode.h"
 #include "kdhpc/store/corpus.h"
 #include "kdhpc/store/h5.h"
 #include "kdhpc/store/listing.h"
-#include "kdhpc/store/safetensors.h"
 
 #include <dirent.h>
 #include <inttypes.h>
@@ -238,53 +238,7 @@ out:
     return rc;
 }
 
-/* ---- models, tokenizers, texts: by rank 0 ---- */
-
-static int look_weights(const char *dir, struct kd_json *r)
-{
-    struct kd_safetensors *s = NULL;
-    struct kd_tensor t = {0};
-    int64_t values = 0;
-    bool found;
-    int rc = KD_OK;
-
-    KD_GO(kd_safetensors_open(dir, &s));
-    for (int i = 0; i < kd_safetensors_count(s); i++) {
-        KD_GO(kd_safetensors_get(s, kd_safetensors_name(s, i), &t, &found));
-        values += kd_tensor_count(&t);
-    }
-    KD_GO(kd_json_set_int(r, "tensors", kd_safetensors_count(s)));
-    KD_GO(kd_json_set_int(r, "values", values));
-    if (kd_safetensors_count(s))
-        KD_GO(kd_json_set_str(r, "dtype", kd_dtype_name(t.dtype)));
-out:
-    kd_safetensors_close(s);
-    return rc;
-}
-
-static int look_model(const char *dir, struct kd_json *r)
-{
-    static const char *const keys[] = {"d_model", "encoder_layers", "decoder_layers",
-                                       "vocab_size"};
-    struct kd_json *config = NULL;
-    char *path = NULL;
-    int rc = KD_OK;
-
-    KD_GO(kd_json_set_str(r, "kind", "model"));
-    KD_GO(kd_path_join(dir, "config.json", &path));
-    KD_GO(kd_json_parse_file(path, &config));
-    KD_GO(
-        kd_json_set_str(r, "model_type", kd_json_str(config, "model_type", "(none)")));
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        if (kd_json_has(config, keys[i]))
-            KD_GO(kd_json_set_int(r, keys[i], kd_json_int(config, keys[i], 0)));
-    }
-    KD_GO(look_weights(dir, r));
-out:
-    kd_json_free(config);
-    free(path);
-    return rc;
-}
+/* ---- texts and weights: by rank 0 ---- */
 
 static int look_lines(const char *path, bool json, struct kd_json *r)
 {
@@ -330,29 +284,10 @@ static int look_json(const char *path, struct kd_json *r)
     return kd_json_set_json(r, "content", j);
 }
 
-static int look_safetensors(const char *path, struct kd_json *r)
-{
-    const char *slash = strrchr(path, '/');
-    char *dir = NULL;
-    int rc = KD_OK;
-
-    KD_TRY(kd_json_set_str(r, "kind", "safetensors"));
-    if (strcmp(slash ? slash + 1 : path, "model.safetensors") != 0)
-        return KD_FAIL(KD_EINPUT,
-                       "%s: weights are looked at as model.safetensors or "
-                       "as a model directory",
-                       path);
-    if (slash)
-        KD_TRY(kd_strndup(path, slash - path + (slash == path), &dir));
-    rc = look_weights(dir ? dir : ".", r);
-    free(dir);
-    return rc;
-}
-
 static int look_file(const char *path, struct kd_json *r)
 {
-    if (ends_with(path, ".safetensors"))
-        return look_safetensors(path, r);
+    if (ends_with(path, ".safetensors") || ends_with(path, ".bin"))
+        return kd_inspect_weights(path, r);
     if (ends_with(path, ".jsonl"))
         return look_lines(path, true, r);
     if (ends_with(path, ".json"))
@@ -392,7 +327,7 @@ static int look_dir(struct visit *v)
     int rc = KD_OK;
 
     if (model) {
-        KD_GO(look_model(v->path, v->report));
+        KD_GO(kd_inspect_model(v->path, v->report));
     } else if (dir_has(v->path, "tokenizer_config.json")) {
         known = true;
         KD_GO(kd_json_set_str(v->report, "kind", "tokenizer"));

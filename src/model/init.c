@@ -39,6 +39,11 @@ static void sinusoids(const struct kd_arch *a, const struct kd_param *p, float *
         memset(x + (a->pos_offset - 1) * d, 0, (size_t)d * sizeof *x);
 }
 
+void kd_model_positions(const struct kd_model *m, int index, float *out)
+{
+    sinusoids(&m->arch, &m->params.items[index], out);
+}
+
 int kd_model_fill_positions(struct kd_model *m)
 {
     int rc = KD_OK;

@@ -79,12 +79,12 @@ static int weight_calls(struct kd_comm *comm, const char *dir, const char *path)
     static const float values[2] = {1, 2};
     const struct kd_named_tensor t = {
         .name = "t", .ndim = 1, .shape = {2}, .values = values};
-    struct kd_safetensors *s = NULL;
+    struct kd_weights *s = NULL;
 
     KD_ALL(comm,
            kd_comm_rank(comm) == 0 ? kd_safetensors_write(path, KD_F32, &t, 1) : KD_OK);
-    KD_ALL(comm, kd_safetensors_open(dir, &s));
-    kd_safetensors_close(s);
+    KD_ALL(comm, kd_weights_open(dir, &s));
+    kd_weights_close(s);
     return KD_OK;
 }
 

@@ -133,10 +133,19 @@ struct variant {
     const char *extra;     /* add a tensor of this name */
     const char *cut;       /* this tensor loses its last value or row */
     bool strip_prefix;     /* names without "model." */
+    bool integers;         /* what is added holds integers */
 };
 
 static int write_variant(struct world *w, struct kd_model *m, const struct variant *v)
 {
+    static const int64_t ids[3] = {0, 1, 2};
+    const struct kd_weight integers = {.dtype = "I64",
+                                       .item_bytes = 8,
+                                       .ndim = 1,
+                                       .shape = {3},
+                                       .stride = {1},
+                                       .count = 3,
+                                       .data = (const unsigned char *)ids};
     const struct kd_params *ps = kd_model_params(m);
     struct kd_named_tensor t[128];
     char path[512];
@@ -161,8 +170,11 @@ static int write_variant(struct world *w, struct kd_model *m, const struct varia
         t[n++].name = name;
     }
     if (v->extra)
-        t[n++] = (struct kd_named_tensor){
-            .name = v->extra, .ndim = 1, .shape = {3}, .values = ps->values};
+        t[n++] = (struct kd_named_tensor){.name = v->extra,
+                                          .ndim = 1,
+                                          .shape = {3},
+                                          .values = v->integers ? NULL : ps->values,
+                                          .from = v->integers ? &integers : NULL};
     KD_TRY(kd_make_dirs(at(w, "variant", NULL, path)));
     KD_TRY(kd_copy_file(FIXTURE "/config.json", at(w, "variant", "config.json", path)));
     return kd_safetensors_write(at(w, "variant", "model.safetensors", path), KD_F32, t,
@@ -200,6 +212,13 @@ static void test_names_accepted(void **state)
          .strip_prefix = true},
         {.extra = "model.encoder.version"},
         {.extra = "lm_head.weight"}, /* an alias beside the one that counts */
+        {.rename = {"model.encoder.layernorm_embedding.weight",
+                    "model.encoder.layernorm_embedding.gamma"}},
+        {.rename = {"model.decoder.layers.0.final_layer_norm.bias",
+                    "decoder.layers.0.final_layer_norm.beta"},
+         .strip_prefix = true},
+        {.extra = "classification_head.dense.weight"}, /* of another task */
+        {.extra = "model.encoder.position_ids", .integers = true},
         {.drop = "final_logits_bias"},
         {.cut = "final_logits_bias"}, /* shorter than the vocabulary */
     };

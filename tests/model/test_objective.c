@@ -449,7 +449,7 @@ static int start(void **state)
     ok(kd_json_parse_file(path, &w.fixture.facts));
     ok(kd_format(path, sizeof path, "%s/tests/golden/objective/expect",
                  kd_test_source_dir()));
-    ok(kd_safetensors_open(path, &w.fixture.expect));
+    ok(kd_weights_open(path, &w.fixture.expect));
     read_list(kd_json_get(w.fixture.facts, "encoder_matches"), w.enc);
     read_list(kd_json_get(w.fixture.facts, "decoder_matches"), w.dec);
     write_corpus(&w);
@@ -464,7 +464,7 @@ static int stop(void **state)
     remove(w->path);
     kd_batch_buffer_free(&w->buffer);
     kd_tape_free(w->tape);
-    kd_safetensors_close(w->fixture.expect);
+    kd_weights_close(w->fixture.expect);
     kd_json_free(w->fixture.facts);
     golden_close(&w->g);
     kd_comm_stop(w->comm);

@@ -78,7 +78,7 @@ static void path_of(char *out, size_t cap, const char *dir, const char *name)
 struct kd_model *golden_model(struct kd_backend *be, const char *dir)
 {
     struct kd_json *config;
-    struct kd_safetensors *file;
+    struct kd_weights *file;
     struct kd_model *m;
     char path[512];
 
@@ -86,24 +86,22 @@ struct kd_model *golden_model(struct kd_backend *be, const char *dir)
     ok(kd_json_parse_file(path, &config));
     ok(kd_model_new(be, golden_dtype, config, &m));
     kd_json_free(config);
-    ok(kd_safetensors_open(dir, &file));
+    ok(kd_weights_open(dir, &file));
     for (int i = 0; i < kd_model_params(m)->n; i++) {
         const struct kd_param *p = &kd_model_params(m)->items[i];
         float *values = malloc((size_t)p->count * sizeof *values);
-        struct kd_tensor t;
-        bool found;
+        const struct kd_weight *t = kd_weights_find(file, p->name);
 
-        ok(kd_safetensors_get(file, p->name, &t, &found));
-        if (found) {
-            assert_int_equal(kd_tensor_count(&t), p->count);
-            kd_safetensors_to_f32(&t, values);
+        if (t) {
+            assert_int_equal(t->count, p->count);
+            kd_weight_to_f32(t, 0, t->count, values);
             ok(kd_params_upload(kd_model_params(m), i, values));
         } else {
             assert_true(kd_param_is_constant(p));
         }
         free(values);
     }
-    kd_safetensors_close(file);
+    kd_weights_close(file);
     return m;
 }
 
@@ -163,7 +161,7 @@ void golden_open(const char *name, struct golden *g)
     path_of(path, sizeof path, dir, "teacher");
     g->teacher = golden_model(g->be, path);
     path_of(path, sizeof path, dir, "expect");
-    ok(kd_safetensors_open(path, &g->expect));
+    ok(kd_weights_open(path, &g->expect));
     path_of(path, sizeof path, dir, "golden.json");
     ok(kd_json_parse_file(path, &g->facts));
     g->batch.src = rows_of(g, kd_json_get(g->facts, "source"), &g->src_offsets,
@@ -193,7 +191,7 @@ void golden_close(struct golden *g)
     free(g->dec_ids);
     free(g->labels);
     free(g->tgt_pos);
-    kd_safetensors_close(g->expect);
+    kd_weights_close(g->expect);
     kd_json_free(g->facts);
     kd_model_free(g->model);
     kd_model_free(g->teacher);
@@ -203,17 +201,15 @@ void golden_close(struct golden *g)
 
 float *golden_tensor(const struct golden *g, const char *name, int64_t *n)
 {
-    struct kd_tensor t;
-    bool found;
+    const struct kd_weight *t = kd_weights_find(g->expect, name);
     float *out;
 
-    ok(kd_safetensors_get(g->expect, name, &t, &found));
-    if (!found)
+    if (!t)
         fail_msg("no tensor %s in the fixture", name);
-    out = malloc((size_t)kd_tensor_count(&t) * sizeof *out);
-    kd_safetensors_to_f32(&t, out);
+    out = malloc((size_t)t->count * sizeof *out);
+    kd_weight_to_f32(t, 0, t->count, out);
     if (n)
-        *n = kd_tensor_count(&t);
+        *n = t->count;
     return out;
 }
 

@@ -21,9 +21,9 @@ struct golden {
     struct kd_backend *be;
     struct kd_arena *arena;
     struct kd_model *model, *teacher;
-    struct kd_json *facts;         /* golden.json */
-    struct kd_safetensors *expect; /* logits, gradients */
-    struct kd_batch batch;         /* rows in backend memory */
+    struct kd_json *facts;     /* golden.json */
+    struct kd_weights *expect; /* logits, gradients */
+    struct kd_batch batch;     /* rows in backend memory */
     int64_t *src_offsets, *tgt_offsets;
     int32_t *src_ids, *src_pos, *dec_ids, *labels, *tgt_pos; /* the same on the host */
     void *device[GOLDEN_DEVICE];

@@ -65,51 +65,50 @@ static const char three_kinds[] =
     "\"e\":{\"dtype\":\"F32\",\"shape\":[0,3],\"data_offsets\":[8,8]},"
     "\"b\":{\"dtype\":\"BF16\",\"shape\":[2,1],\"data_offsets\":[8,12]}} ";
 
-static void check_pair(const struct kd_safetensors *s, const char *name,
+static void check_pair(const struct kd_weights *s, const char *name,
                        enum kd_dtype dtype, int ndim, int64_t rows, int64_t cols)
 {
-    struct kd_tensor t;
+    const struct kd_weight *t = kd_weights_find(s, name);
+    enum kd_dtype found;
     float out[2] = {0, 0};
-    bool found = false;
 
-    assert_int_equal(kd_safetensors_get(s, name, &t, &found), KD_OK);
-    assert_true(found);
-    assert_int_equal(t.dtype, dtype);
-    assert_int_equal(t.ndim, ndim);
-    assert_int_equal(t.shape[0], rows);
-    assert_int_equal(t.shape[1], cols);
-    kd_safetensors_to_f32(&t, out);
+    assert_non_null(t);
+    assert_int_equal(kd_weight_check(t), KD_OK);
+    assert_true(kd_weight_is_float(t, &found));
+    assert_int_equal(found, dtype);
+    assert_int_equal(t->ndim, ndim);
+    assert_int_equal(t->shape[0], rows);
+    assert_int_equal(ndim > 1 ? t->shape[1] : 1, cols);
+    kd_weight_to_f32(t, 0, 2, out);
     assert_true(out[0] == 1.0f && out[1] == -2.5f);
+    kd_weight_to_f32(t, 1, 1, out);
+    assert_true(out[0] == -2.5f);
 }
 
 static void three_float_kinds_are_read(void **state)
 {
-    struct kd_safetensors *s = NULL;
-    struct kd_tensor t;
-    bool found = true;
+    struct kd_weights *s = NULL;
 
     (void)state;
     remove_all();
     put("model.safetensors", three_kinds, 0, data16, 16);
-    assert_int_equal(kd_safetensors_open(dir, &s), KD_OK);
-    assert_int_equal(kd_safetensors_count(s), 4);
-    assert_string_equal(kd_safetensors_name(s, 0), "b");
+    assert_int_equal(kd_weights_open(dir, &s), KD_OK);
+    assert_int_equal(kd_weights_count(s), 4);
+    assert_string_equal(kd_weights_at(s, 0)->name, "b");
     check_pair(s, "f", KD_F32, 2, 1, 2);
     check_pair(s, "b", KD_BF16, 2, 2, 1);
     check_pair(s, "h", KD_F16, 1, 2, 1);
-    assert_int_equal(kd_safetensors_get(s, "e", &t, &found), KD_OK);
-    assert_true(found);
-    assert_int_equal(kd_tensor_count(&t), 0);
-    assert_int_equal(kd_safetensors_get(s, "absent", &t, &found), KD_OK);
-    assert_false(found);
-    kd_safetensors_close(s);
+    assert_non_null(kd_weights_find(s, "e"));
+    assert_int_equal(kd_weights_find(s, "e")->count, 0);
+    assert_null(kd_weights_find(s, "absent"));
+    kd_weights_close(s);
 }
 
 static void scalars_and_other_kinds(void **state)
 {
-    struct kd_safetensors *s = NULL;
-    struct kd_tensor t;
-    bool found;
+    struct kd_weights *s = NULL;
+    const struct kd_weight *t;
+    int32_t last;
 
     (void)state;
     remove_all();
@@ -117,21 +116,26 @@ static void scalars_and_other_kinds(void **state)
         "{\"s\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]},"
         "\"i\":{\"dtype\":\"I32\",\"shape\":[3],\"data_offsets\":[4,16]}}",
         0, data16, 16);
-    assert_int_equal(kd_safetensors_open(dir, &s), KD_OK);
-    assert_int_equal(kd_safetensors_get(s, "s", &t, &found), KD_OK);
-    assert_int_equal(t.ndim, 0);
-    assert_int_equal(kd_tensor_count(&t), 1);
-    assert_int_equal(kd_safetensors_get(s, "i", &t, &found), KD_EINPUT);
+    assert_int_equal(kd_weights_open(dir, &s), KD_OK);
+    t = kd_weights_find(s, "s");
+    assert_int_equal(t->ndim, 0);
+    assert_int_equal(t->count, 1);
+    t = kd_weights_find(s, "i");
+    assert_int_equal(t->count, 3);
+    assert_false(kd_weight_is_float(t, NULL));
+    assert_int_equal(kd_weight_check(t), KD_EINPUT);
     assert_non_null(strstr(kd_error_get()->text, "I32"));
     kd_error_clear();
-    kd_safetensors_close(s);
+    kd_weight_copy(t, 2, 1, &last);
+    assert_memory_equal(&last, data16 + 12, 4);
+    kd_weights_close(s);
 }
 
 static void refused_with(const char *word)
 {
-    struct kd_safetensors *s = NULL;
+    struct kd_weights *s = NULL;
 
-    assert_int_equal(kd_safetensors_open(dir, &s), KD_EINPUT);
+    assert_int_equal(kd_weights_open(dir, &s), KD_EINPUT);
     assert_null(s);
     if (!strstr(kd_error_get()->text, word))
         print_error("'%s' not in: %s\n", word, kd_error_get()->text);
@@ -209,7 +213,7 @@ static void put_text(const char *name, const char *text)
 static void shards_are_one_table(void **state)
 {
     static const char index_name[] = "model.safetensors.index.json";
-    struct kd_safetensors *s = NULL;
+    struct kd_weights *s = NULL;
 
     (void)state;
     remove_all();
@@ -217,11 +221,11 @@ static void shards_are_one_table(void **state)
     put("s2.safetensors", "{" F32_AT("y", 2, 0, 8) "}", 0, data16, 8);
     put_text(index_name, "{\"metadata\":{\"total_size\":16},\"weight_map\":"
                          "{\"x\":\"s1.safetensors\",\"y\":\"s2.safetensors\"}}");
-    assert_int_equal(kd_safetensors_open(dir, &s), KD_OK);
-    assert_int_equal(kd_safetensors_count(s), 2);
+    assert_int_equal(kd_weights_open(dir, &s), KD_OK);
+    assert_int_equal(kd_weights_count(s), 2);
     check_pair(s, "x", KD_F32, 1, 2, 1);
     check_pair(s, "y", KD_F32, 1, 2, 1);
-    kd_safetensors_close(s);
+    kd_weights_close(s);
 
     put_text(index_name, "{\"weight_map\":{\"x\":\"s2.safetensors\"}}");
     refused_with("x is not in s2");
@@ -249,24 +253,23 @@ static void what_is_written_is_read(void **state)
 
     (void)state;
     for (int k = 0; k < 3; k++) {
-        struct kd_safetensors *s = NULL;
-        struct kd_tensor t;
+        struct kd_weights *s = NULL;
+        const struct kd_weight *t;
         float out[6];
-        bool found;
 
         remove_all();
         assert_int_equal(
             kd_safetensors_write(path_of("model.safetensors"), dtypes[k], tensors, 3),
             KD_OK);
         assert_int_not_equal(access(path_of("model.safetensors.part"), F_OK), 0);
-        assert_int_equal(kd_safetensors_open(dir, &s), KD_OK);
-        assert_int_equal(kd_safetensors_count(s), 3);
+        assert_int_equal(kd_weights_open(dir, &s), KD_OK);
+        assert_int_equal(kd_weights_count(s), 3);
         check_pair(s, "b", dtypes[k], 1, 2, 1);
-        assert_int_equal(kd_safetensors_get(s, "z \"quoted\"", &t, &found), KD_OK);
-        assert_true(found && t.ndim == 2 && t.shape[0] == 2 && t.shape[1] == 3);
-        kd_safetensors_to_f32(&t, out);
+        t = kd_weights_find(s, "z \"quoted\"");
+        assert_true(t && t->ndim == 2 && t->shape[0] == 2 && t->shape[1] == 3);
+        kd_weight_to_f32(t, 0, 6, out);
         assert_memory_equal(out, a, sizeof a);
-        kd_safetensors_close(s);
+        kd_weights_close(s);
     }
 }
 

@@ -33,7 +33,7 @@ int kd_generation_json(const char *dir, struct kd_json **out) KD_MUST_CHECK;
 int kd_generation_move(struct kd_json *config, const struct kd_arch *arch,
                        const struct kd_json *given, struct kd_json **out) KD_MUST_CHECK;
 
-/** dtype of the weights in DIR (of its first floating tensor).  Local. */
+/** dtype of the weights in DIR (of most of them), as they can be written.  Local. */
 int kd_model_dir_dtype(const char *dir, enum kd_dtype *out) KD_MUST_CHECK;
 
 /** Check that CORPUS fits M: ids below its vocabulary, lengths within its positions.

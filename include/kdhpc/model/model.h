@@ -25,6 +25,21 @@ void kd_model_free(struct kd_model *m);
 int kd_model_like(struct kd_model *m, struct kd_backend *be,
                   struct kd_model **out) KD_MUST_CHECK;
 
+/** Build only the descriptor and the table of parameters for CONFIG (copied): names,
+ * kinds, shapes; no values, no backend, no passes.  Local. KD_EINPUT, KD_ENOMEM. */
+int kd_model_outline(const struct kd_json *config, struct kd_model **out) KD_MUST_CHECK;
+
+/** Name under which parameter INDEX is written to a checkpoint.  Local. */
+const char *kd_model_saved_name(const struct kd_model *m, int index);
+
+/** Values of parameter INDEX of M (an outline will do), which is a table of sinusoids,
+ * into OUT.  Local. */
+void kd_model_positions(const struct kd_model *m, int index, float *out);
+
+/** Whether CONFIG's model_type is one of the families, whatever else it says.  Local;
+ * clears the error record. */
+bool kd_model_type_known(const struct kd_json *config);
+
 const struct kd_arch *kd_model_arch(const struct kd_model *m);
 struct kd_params *kd_model_params(struct kd_model *m);
 struct kd_json *
