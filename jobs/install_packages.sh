@@ -7,7 +7,7 @@ set -euo pipefail
 
 packages=(build-essential cmake ninja-build pkg-config
     libopenmpi-dev openmpi-bin libhdf5-openmpi-dev hdf5-tools libopenblas-openmp-dev
-    libsentencepiece-dev libjansson-dev libyaml-dev libpcre2-dev libxxhash-dev libcmocka-dev
+    libsentencepiece-dev libjansson-dev libyaml-dev libpcre2-dev libutf8proc-dev libxxhash-dev libcmocka-dev
     python3)
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
