@@ -48,6 +48,10 @@ const struct kd_opt_row kd_translation_rows[] = {
      .help = "ter_normalized and ter_no_punct know CJK text too"},
     {FIELD(ter_case_sensitive), .type = KD_OPT_BOOL, .def = "false",
      .help = "TER of texts as they are, not lower-cased"},
+    {FIELD(post_process), .type = KD_OPT_CHOICE, .def = "none",
+     .choices = "none|romanian",
+     .help = "of both texts before scoring; romanian: WMT16's tokens without "
+             "diacritics, for --bleu_tokenize none --bleu_smooth_method none"},
     {.name = NULL},
 };
 
@@ -96,6 +100,7 @@ struct kd_translation {
     struct kd_bleu_options bleu;
     struct kd_chrf_options chrf;
     struct kd_ter_options ter;
+    bool romanian; /* texts are rewritten first */
     int64_t n, n_refs, width;
     double *rows; /* [n][width]: struct kd_bleu, kd_chrf or kd_ter */
 };
@@ -117,6 +122,7 @@ static int translation_new(const struct kd_translation_options *o,
     t->n = texts->n;
     t->n_refs = 1 + texts->n_more_refs;
     t->width = WIDTHS[metric];
+    t->romanian = o->post_process == KD_POST_ROMANIAN;
     KD_TRY(find_tokenizer(o->bleu_tokenize, &t->bleu.tokenizer));
     t->bleu.smoothing = (enum kd_bleu_smoothing)o->bleu_smooth_method;
     t->bleu.smooth_value = isnan(o->bleu_smooth_value) ? -1 : o->bleu_smooth_value;
@@ -155,28 +161,64 @@ static struct kd_text text_of(const char *line)
     return (struct kd_text){line, (int64_t)strlen(line)};
 }
 
+/* What a rank counts with; TEXTS [n_refs + 1] is an example: output and references,
+ * as given or rewritten into BUFFERS. */
+struct counter {
+    struct kd_mt_scorer *scorer;
+    struct kd_romanian *romanian;
+    struct kd_text *texts;
+    struct kd_str *buffers;
+};
+
+static int counter_open(struct counter *c, const struct kd_translation *t)
+{
+    KD_TRY(kd_mt_scorer_new(&c->scorer));
+    KD_TRY(kd_calloc(t->n_refs + 1, sizeof *c->texts, &c->texts));
+    KD_TRY(kd_calloc(t->n_refs + 1, sizeof *c->buffers, &c->buffers));
+    return t->romanian ? kd_romanian_new(&c->romanian) : KD_OK;
+}
+
+static void counter_close(struct counter *c, const struct kd_translation *t)
+{
+    kd_mt_scorer_free(c->scorer);
+    kd_romanian_free(c->romanian);
+    for (int64_t k = 0; c->buffers && k <= t->n_refs; k++)
+        kd_str_free(&c->buffers[k]);
+    free(c->buffers);
+    free(c->texts);
+}
+
+static int set_texts(struct counter *c, const struct kd_translation *t,
+                     const struct kd_translation_texts *texts, int64_t i)
+{
+    c->texts[0] = text_of(texts->outputs[i]);
+    c->texts[1].data = kd_corpus_target_text(texts->corpus, i, &c->texts[1].len);
+    for (int64_t r = 1; r < t->n_refs; r++)
+        c->texts[r + 1] = text_of(texts->more_refs[r - 1][i]);
+    for (int64_t k = 0; t->romanian && k <= t->n_refs; k++) {
+        KD_TRY(kd_romanian_apply(c->romanian, c->texts[k], &c->buffers[k]));
+        c->texts[k] = (struct kd_text){c->buffers[k].data, c->buffers[k].len};
+    }
+    return KD_OK;
+}
+
 /* This rank's contiguous share of the rows, the others left zero. */
 static int count_share(struct kd_translation *t, struct kd_share share,
                        const struct kd_translation_texts *texts)
 {
-    struct kd_mt_scorer *scorer = NULL;
-    struct kd_text *refs = NULL;
+    struct counter c = {0};
     int rc = KD_OK;
 
-    KD_GO(kd_mt_scorer_new(&scorer));
-    KD_GO(kd_calloc(t->n_refs, sizeof *refs, &refs));
+    KD_GO(counter_open(&c, t));
     for (int64_t i = share.first; i < share.first + share.n; i++) {
-        refs[0].data = kd_corpus_target_text(texts->corpus, i, &refs[0].len);
-        for (int64_t r = 1; r < t->n_refs; r++)
-            refs[r] = text_of(texts->more_refs[r - 1][i]);
-        KD_GO(count_example(t, scorer, text_of(texts->outputs[i]), refs,
+        KD_GO(set_texts(&c, t, texts, i));
+        KD_GO(count_example(t, c.scorer, c.texts[0], c.texts + 1,
                             t->rows + i * t->width));
         if (i % 256 == 0)
             kd_heartbeat();
     }
 out:
-    kd_mt_scorer_free(scorer);
-    free(refs);
+    counter_close(&c, t);
     return rc;
 }
 
@@ -311,6 +353,8 @@ int kd_translation_report(const struct kd_translation *t, int64_t resamples,
         KD_GO(report_ter(t, (const struct kd_ter *)sums, j, &signature));
     KD_GO(kd_format(key, sizeof key, "%s_signature", name));
     KD_GO(kd_json_set_str(j, key, signature.data));
+    if (t->romanian)
+        KD_GO(kd_json_set_str(j, "post_process", "romanian"));
     kd_info("eval: %s %.2f  (%s)", name, value, signature.data);
 out:
     kd_str_free(&signature);

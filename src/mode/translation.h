@@ -17,7 +17,10 @@ struct kd_translation_options {
     int64_t chrf_char_order, chrf_word_order, chrf_beta;
     bool chrf_lowercase, chrf_whitespace, chrf_eps_smoothing;
     bool ter_normalized, ter_no_punct, ter_asian_support, ter_case_sensitive;
+    int post_process; /* enum kd_post_process */
 };
+
+enum kd_post_process { KD_POST_NONE, KD_POST_ROMANIAN };
 
 extern const struct kd_opt_row kd_translation_rows[];
 

@@ -49,6 +49,22 @@ for key, metric in (("bleu", sacrebleu.BLEU(tokenize="intl", lowercase=True, smo
             assert changed["bleu_" + k] == getattr(want, k), k
 P
 
+echo "Romanian: diacritics and quotes do not matter"
+mkdir ro
+printf '%s\n' 'Guvernul a anunţat „creşteri”, a zis dl. Pop.' 'Da...' >ro/test.target
+printf '%s\n' 'The government announced rises.' 'Yes...' >ro/test.source
+printf '%s\n' 'Guvernul a anuntat "creșteri", a zis dl. Pop.' 'Da…' >ro.txt
+kd_do 1 --mode tokenize --data_dir ro --tokenizer tok --output_dir ro_corpus
+plain=(--predictions ro.txt --metrics bleu --corpus ro_corpus/corpus.h5 --bleu_tokenize none --bleu_smooth_method none)
+kd_do 1 --mode eval "${plain[@]}" --output_dir ro_plain
+kd_do 2 --mode eval "${plain[@]}" --post_process romanian --output_dir ro_post
+python3 - <<'P' || fail "Romanian"
+import json
+plain, post = (json.load(open(d + "/metrics.json")) for d in ("ro_plain", "ro_post"))
+assert plain["bleu"] < 50 and "post_process" not in plain, plain
+assert abs(post["bleu"] - 100) < 1e-9 and post["post_process"] == "romanian", post
+P
+
 echo "refusals"
 refuses 2 "MeCab" --mode eval "${options[@]}" --bleu_tokenize ja-mecab --output_dir x
 refuses 2 "sacrebleu -tok flores200" --mode eval "${options[@]}" --bleu_tokenize flores200 --output_dir x
