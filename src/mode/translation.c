@@ -10,6 +10,7 @@
 #include "kdhpc/base/log.h"
 #include "kdhpc/base/mem.h"
 #include "kdhpc/comm/watchdog.h"
+#include "kdhpc/text/romanian.h"
 
 #include <math.h>
 #include <stddef.h>
@@ -196,7 +197,8 @@ static int set_texts(struct counter *c, const struct kd_translation *t,
     for (int64_t r = 1; r < t->n_refs; r++)
         c->texts[r + 1] = text_of(texts->more_refs[r - 1][i]);
     for (int64_t k = 0; t->romanian && k <= t->n_refs; k++) {
-        KD_TRY(kd_romanian_apply(c->romanian, c->texts[k], &c->buffers[k]));
+        KD_TRY(kd_romanian_apply(c->romanian, c->texts[k].data, c->texts[k].len,
+                                 &c->buffers[k]));
         c->texts[k] = (struct kd_text){c->buffers[k].data, c->buffers[k].len};
     }
     return KD_OK;

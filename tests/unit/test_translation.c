@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* BLEU, chrF and TER against scores, counts and signatures by sacreBLEU over texts that
  * are hard to cut, for all tokenizers and options; and sums against the order in which
- * examples come; Romanian texts against the programs that define their scoring. */
+ * examples come. */
 #include "kdhpc/metric/metric.h"
 
-#include "../golden/romanian_golden.h"
 #include "../golden/translation_golden.h"
 
 #include <math.h>
@@ -157,37 +156,6 @@ static void order_does_not_matter(void **state)
     assert_true(kd_bleu_score(&forward, &KD_BLEU_DEFAULTS) > 0);
 }
 
-/* Words of S with one space between, in place. */
-static void squeeze(struct kd_str *s)
-{
-    int64_t n = 0;
-
-    for (int64_t i = 0; i < s->len; i++)
-        if (s->data[i] != ' ' || (n > 0 && s->data[n - 1] != ' '))
-            s->data[n++] = s->data[i];
-    n -= n > 0 && s->data[n - 1] == ' ';
-    s->data[n] = '\0';
-    s->len = n;
-}
-
-static void romanian_is_scored_as_usual(void **state)
-{
-    struct kd_romanian *r;
-    struct kd_str out = {0};
-
-    (void)state;
-    assert_int_equal(kd_romanian_new(&r), KD_OK);
-    for (int i = 0; i < COUNT(golden_romanian); i++) {
-        struct kd_text text = text_of(golden_romanian[i].text);
-
-        assert_int_equal(kd_romanian_apply(r, text, &out), KD_OK);
-        squeeze(&out);
-        assert_string_equal(out.data, golden_romanian[i].tokens);
-    }
-    kd_str_free(&out);
-    kd_romanian_free(r);
-}
-
 static double first_over_second(const double *sums, void *arg)
 {
     (void)arg;
@@ -232,13 +200,9 @@ static int free_scorer(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bleu_is_sacrebleus),
-        cmocka_unit_test(chrf_is_sacrebleus),
-        cmocka_unit_test(ter_is_sacrebleus),
-        cmocka_unit_test(examples_alone),
-        cmocka_unit_test(order_does_not_matter),
-        cmocka_unit_test(bounds_of_sums),
-        cmocka_unit_test(romanian_is_scored_as_usual),
+        cmocka_unit_test(bleu_is_sacrebleus),    cmocka_unit_test(chrf_is_sacrebleus),
+        cmocka_unit_test(ter_is_sacrebleus),     cmocka_unit_test(examples_alone),
+        cmocka_unit_test(order_does_not_matter), cmocka_unit_test(bounds_of_sums),
     };
 
     return cmocka_run_group_tests(tests, make_scorer, free_scorer);

@@ -137,18 +137,6 @@ double kd_ter_score(const struct kd_ter *t, int64_t n_refs);
 int kd_ter_signature(const struct kd_ter_options *o, int64_t n_refs,
                      struct kd_str *out) KD_MUST_CHECK;
 
-/** Texts as Romanian is scored by custom (tokens without diacritics).  One per thread.
- */
-struct kd_romanian;
-
-int kd_romanian_new(struct kd_romanian **out) KD_MUST_CHECK;
-void kd_romanian_free(struct kd_romanian *r);
-
-/** TEXT rewritten into OUT (replaced), to be scored without further tokenization.
- * Local.  KD_ENOMEM. */
-int kd_romanian_apply(struct kd_romanian *r, struct kd_text text,
-                      struct kd_str *out) KD_MUST_CHECK;
-
 /* ---- reductions ---- */
 
 /** Mean of V[n] and the 2.5 and 97.5 percentiles (linear interpolation) of N_RESAMPLES

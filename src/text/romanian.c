@@ -9,11 +9,12 @@
  * PCRE2.  The first two steps look at bytes, as the Perl programs do that define them;
  * they see the newline of the line, which one rule asks for. */
 #define PCRE2_CODE_UNIT_WIDTH 8
-#include "kdhpc/metric/metric.h"
+#include "kdhpc/text/romanian.h"
 
 #include "kdhpc/base/mem.h"
 
 #include <pcre2.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -309,12 +310,13 @@ static int split_points(struct kd_romanian *r, struct kd_str *s)
     return KD_OK;
 }
 
-int kd_romanian_apply(struct kd_romanian *r, struct kd_text text, struct kd_str *out)
+int kd_romanian_apply(struct kd_romanian *r, const char *text, int64_t len,
+                      struct kd_str *out)
 {
     int n;
 
     kd_str_clear(out);
-    KD_TRY(kd_str_append(out, text.data, text.len));
+    KD_TRY(kd_str_append(out, text, len));
     for (int64_t i = 0; i < out->len; i++)
         if (out->data[i] == '\n')
             out->data[i] = ' ';
