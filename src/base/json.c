@@ -317,6 +317,11 @@ int kd_json_append_int(struct kd_json *array, int64_t value)
     return append(array, json_integer(value));
 }
 
+int kd_json_append_num(struct kd_json *array, double value)
+{
+    return append(array, json_real(value));
+}
+
 int kd_json_append_str(struct kd_json *array, const char *value)
 {
     return append(array, json_string(value));

@@ -19,23 +19,30 @@ static double mean_of(const double *v, int64_t n)
     return n > 0 ? sum / (double)n : 0;
 }
 
-/* Mean of resample R: four draws a block of random words. */
-static double resampled_mean(const double *v, int64_t n, uint64_t seed, int64_t r)
+/* The examples DRAWN[4] of resample R at I..I + 3: four draws a block of random words.
+ * N is far below 2^32. */
+static void draw(uint64_t seed, int64_t r, int64_t i, int64_t n, int64_t drawn[4])
 {
     const uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
+    const uint32_t ctr[4] = {(uint32_t)(i / 4), (uint32_t)(i / 4 >> 32), (uint32_t)r,
+                             KD_RNG_BOOTSTRAP};
+    uint32_t word[4];
+
+    kd_philox(key, ctr, word);
+    for (int k = 0; k < 4; k++)
+        drawn[k] = (int64_t)(word[k] * 0x1p-32 * (double)n);
+}
+
+static double resampled_mean(const double *v, int64_t n, uint64_t seed, int64_t r)
+{
     double sum = 0;
 
     for (int64_t i = 0; i < n; i += 4) {
-        const uint32_t ctr[4] = {(uint32_t)(i / 4), (uint32_t)(i / 4 >> 32),
-                                 (uint32_t)r, KD_RNG_BOOTSTRAP};
-        uint32_t word[4];
+        int64_t drawn[4];
 
-        kd_philox(key, ctr, word);
-        for (int64_t k = 0; k < 4 && i + k < n; k++) {
-            double u = word[k] * 0x1p-32; /* n is far below 2^32 */
-
-            sum += v[(int64_t)(u * (double)n)];
-        }
+        draw(seed, r, i, n, drawn);
+        for (int64_t k = 0; k < 4 && i + k < n; k++)
+            sum += v[drawn[k]];
     }
     return sum / (double)n;
 }
@@ -56,6 +63,13 @@ static double percentile(const double *v, int64_t n, double q)
     return v[below] + (v[above] - v[below]) * (at - (double)below);
 }
 
+static void bounds(double *v, int64_t n, double *low, double *high)
+{
+    qsort(v, (size_t)n, sizeof *v, by_value);
+    *low = percentile(v, n, 0.025);
+    *high = percentile(v, n, 0.975);
+}
+
 int kd_bootstrap(const double *v, int64_t n, int64_t n_resamples, uint64_t seed,
                  double *mean, double *low, double *high)
 {
@@ -67,9 +81,43 @@ int kd_bootstrap(const double *v, int64_t n, int64_t n_resamples, uint64_t seed,
     KD_TRY(kd_calloc(n_resamples, sizeof *means, &means));
     for (int64_t r = 0; r < n_resamples; r++)
         means[r] = resampled_mean(v, n, seed, r);
-    qsort(means, (size_t)n_resamples, sizeof *means, by_value);
-    *low = percentile(means, n_resamples, 0.025);
-    *high = percentile(means, n_resamples, 0.975);
+    bounds(means, n_resamples, low, high);
     free(means);
     return KD_OK;
+}
+
+/* Sums over resample R. */
+static void resampled_sums(const double *rows, int64_t n, int64_t width, uint64_t seed,
+                           int64_t r, double *sums)
+{
+    for (int64_t j = 0; j < width; j++)
+        sums[j] = 0;
+    for (int64_t i = 0; i < n; i += 4) {
+        int64_t drawn[4];
+
+        draw(seed, r, i, n, drawn);
+        for (int64_t k = 0; k < 4 && i + k < n; k++)
+            for (int64_t j = 0; j < width; j++)
+                sums[j] += rows[drawn[k] * width + j];
+    }
+}
+
+int kd_bootstrap_sums(const double *rows, int64_t n, int64_t width, int64_t n_resamples,
+                      uint64_t seed, double (*score)(const double *sums, void *arg),
+                      void *arg, double *low, double *high)
+{
+    double *scores = NULL, *sums = NULL;
+    int rc = KD_OK;
+
+    KD_GO(kd_calloc(n_resamples, sizeof *scores, &scores));
+    KD_GO(kd_calloc(width, sizeof *sums, &sums));
+    for (int64_t r = 0; r < n_resamples; r++) {
+        resampled_sums(rows, n, width, seed, r, sums);
+        scores[r] = score(sums, arg);
+    }
+    bounds(scores, n_resamples, low, high);
+out:
+    free(scores);
+    free(sums);
+    return rc;
 }

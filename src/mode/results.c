@@ -6,6 +6,7 @@
 
 #include "kdhpc/base/mem.h"
 #include "kdhpc/mode/model_io.h"
+#include "kdhpc/text/lines.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +25,43 @@ int kd_eval_corpus_open(struct kd_run *run, const struct kd_str_list *files,
     out->corpus = NULL;
     return KD_FAIL(KD_EINPUT, "no example to evaluate in split %s of %s", split,
                    files->v[0]);
+}
+
+static int read_lines(struct kd_lines *l, const char *path, int64_t n, char **out,
+                      int64_t *seen)
+{
+    const char *line;
+    int64_t len, bad;
+
+    for (*seen = 0;; ++*seen) {
+        KD_TRY(kd_lines_next(l, &line, &len));
+        if (!line)
+            return KD_OK;
+        bad = kd_utf8_invalid_at(line, len);
+        if (bad >= 0)
+            return KD_FAIL(KD_EINPUT,
+                           "%s:%lld: not valid UTF-8 at byte %lld of the line", path,
+                           (long long)*seen + 1, (long long)bad + 1);
+        if (*seen < n)
+            KD_TRY(kd_strndup(line, len, &out[*seen]));
+    }
+}
+
+int kd_eval_read_lines(const char *path, const struct kd_eval_corpus *c, char ***out)
+{
+    int64_t all = kd_corpus_size(c->corpus), seen = 0;
+    struct kd_lines *l = NULL;
+    int rc = KD_OK;
+
+    KD_TRY(kd_calloc(c->n, sizeof **out, out));
+    KD_GO(kd_lines_open(path, 0, 0, &l));
+    KD_GO(read_lines(l, path, c->n, *out, &seen));
+    if (seen != all && seen != c->n)
+        rc = KD_FAIL(KD_EINPUT, "%s has %lld lines, but the split has %lld examples",
+                     path, (long long)seen, (long long)all);
+out:
+    kd_lines_close(l);
+    return rc;
 }
 
 struct kd_share kd_share_of(const struct kd_run *run, int64_t n)

@@ -25,6 +25,12 @@ int kd_eval_corpus_open(struct kd_run *run, const struct kd_str_list *files,
                         const char *split, int64_t n_obs,
                         struct kd_eval_corpus *out) KD_MUST_CHECK;
 
+/** The lines of PATH, one an example of the corpus (a file for the whole split may have
+ * more than the C->n that are used) in malloc'ed *OUT [C->n] of malloc'ed strings; also
+ * after a failure the caller frees both.  Local.  KD_EINPUT. */
+int kd_eval_read_lines(const char *path, const struct kd_eval_corpus *c,
+                       char ***out) KD_MUST_CHECK;
+
 /** Share of this rank among N rows.  Local. */
 struct kd_share kd_share_of(const struct kd_run *run, int64_t n);
 

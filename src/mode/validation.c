@@ -193,14 +193,19 @@ static int bleu_share(struct kd_validation *v, const struct kd_comm *comm,
                       char *const *lines, struct kd_bleu *sums)
 {
     int64_t rank = kd_comm_rank(comm), size = kd_comm_size(comm);
+    struct kd_mt_scorer *scorer = NULL;
+    int rc = KD_OK;
 
+    KD_GO(kd_mt_scorer_new(&scorer));
     for (int64_t i = v->n * rank / size; i < v->n * (rank + 1) / size; i++) {
-        int64_t len;
-        const char *target = kd_corpus_target_text(v->corpus, i, &len);
+        struct kd_text output = {lines[i], (int64_t)strlen(lines[i])}, target;
 
-        KD_TRY(kd_bleu_add(sums, target, len, lines[i], (int64_t)strlen(lines[i])));
+        target.data = kd_corpus_target_text(v->corpus, i, &target.len);
+        KD_GO(kd_bleu_add(scorer, &KD_BLEU_DEFAULTS, output, &target, 1, sums));
     }
-    return KD_OK;
+out:
+    kd_mt_scorer_free(scorer);
+    return rc;
 }
 
 static int add_bleu(struct kd_validation *v, struct kd_run *run, char *const *lines,
@@ -211,7 +216,7 @@ static int add_bleu(struct kd_validation *v, struct kd_run *run, char *const *li
     KD_ALL(run->comm, bleu_share(v, run->comm, lines, &sums));
     KD_TRY(kd_allreduce_f64(run->comm, (double *)&sums, sizeof sums / sizeof(double),
                             KD_SUM));
-    *bleu = kd_bleu_score(&sums);
+    *bleu = kd_bleu_score(&sums, &KD_BLEU_DEFAULTS);
     kd_info("%s: bleu %.2f", prefix, *bleu);
     KD_ALL(run->comm, put(line, prefix, "bleu", *bleu));
     return KD_OK;

@@ -62,11 +62,9 @@ static const struct kd_ragged *ragged_of(const struct kd_corpus_rows *rows, int 
     return all[field];
 }
 
-static int check_ids(const char *name, const struct kd_ragged *r, int64_t vocab_size)
+static int check_ids(const char *name, const int32_t *ids, int64_t n,
+                     int64_t vocab_size)
 {
-    const int32_t *ids = r->values;
-    int64_t n = r->n ? r->offsets[r->n] : 0;
-
     for (int64_t i = 0; i < n; i++) {
         if (ids[i] < 0 || (vocab_size > 0 && ids[i] >= vocab_size))
             return KD_FAIL(KD_EINTERNAL,
@@ -88,7 +86,8 @@ static int check_rows(const struct kd_corpus_writer *w,
             return KD_FAIL(KD_EINTERNAL, "%s has %lld rows to be written, not %lld",
                            field->name, (long long)r->n, (long long)rows->n);
         if (field->dtype == KD_I32)
-            KD_TRY(check_ids(field->name, r, w->vocab_size));
+            KD_TRY(check_ids(field->name, r->values, r->n ? r->offsets[r->n] : 0,
+                             w->vocab_size));
     }
     return KD_OK;
 }
@@ -110,6 +109,48 @@ int kd_corpus_write_split(struct kd_corpus_writer *w, const char *split,
                                   r->n));
     }
     return KD_OK;
+}
+
+/* Ids on their way into the file. */
+struct checked_ids {
+    const char *name;
+    const struct kd_h5_values *ids;
+    int64_t vocab_size;
+};
+
+static int read_checked(void *arg, int64_t at, int64_t n, const void **out)
+{
+    const struct checked_ids *c = arg;
+
+    KD_TRY(c->ids->read(c->ids->arg, at, n, out));
+    return check_ids(c->name, *out, n, c->vocab_size);
+}
+
+static int write_field(struct kd_corpus_writer *w, const char *split, int field,
+                       const struct kd_h5_values *starts,
+                       const struct kd_h5_values *values)
+{
+    const struct kd_corpus_field *what = &kd_corpus_fields[field];
+    struct checked_ids c = {what->name, values, w->vocab_size};
+    struct kd_h5_values checked = {values->n, values->per_call, read_checked, &c};
+    char path[KD_H5_NAME_MAX];
+
+    KD_ALL(w->comm, kd_format(path, sizeof path, "%s/%s", split, what->name));
+    return kd_h5_write_ragged_values(w->file, path, what->dtype, starts,
+                                     what->dtype == KD_I32 ? &checked : values);
+}
+
+int kd_corpus_write_stream(struct kd_corpus_writer *w, const char *split,
+                           const struct kd_corpus_stream *s)
+{
+    char path[KD_H5_NAME_MAX];
+
+    KD_ALL(w->comm, kd_format(path, sizeof path, "%s/id", split));
+    KD_TRY(kd_h5_write_values(w->file, path, KD_I64, &s->id));
+    KD_TRY(write_field(w, split, 0, &s->source.starts, &s->source.values));
+    KD_TRY(write_field(w, split, 1, &s->target.starts, &s->target.values));
+    KD_TRY(write_field(w, split, 2, &s->source_text.starts, &s->source_text.values));
+    return write_field(w, split, 3, &s->target_text.starts, &s->target_text.values);
 }
 
 int kd_corpus_commit(struct kd_corpus_writer *w)

@@ -8,6 +8,7 @@
  */
 #include "kdhpc/base/mem.h"
 #include "kdhpc/base/str.h"
+#include "kdhpc/comm/watchdog.h"
 
 #include "h5_impl.h"
 
@@ -62,17 +63,35 @@ uint64_t kd_h5_file_digest(struct kd_h5 *f)
     return XXH64_digest(&state);
 }
 
-int kd_h5_digest_in_rank_order(struct kd_comm *comm, const void *values, int64_t bytes,
-                               uint64_t *out)
+static int hash_values(XXH64_state_t *state, const struct kd_h5_values *values,
+                       size_t unit)
+{
+    int64_t step = kd_h5_rows_per_call(values, unit);
+
+    for (int64_t at = 0; at < values->n; at += step) {
+        int64_t n = values->n - at < step ? values->n - at : step;
+        const void *bytes;
+
+        KD_TRY(values->read(values->arg, at, n, &bytes));
+        XXH64_update(state, bytes, (size_t)n * unit);
+        kd_heartbeat();
+    }
+    return KD_OK;
+}
+
+int kd_h5_digest_in_rank_order(struct kd_comm *comm, const struct kd_h5_values *values,
+                               size_t unit, uint64_t *out)
 {
     XXH64_state_t state;
+    int rc = KD_OK;
 
     XXH64_reset(&state, 0);
     for (int r = 0; r < kd_comm_size(comm); r++) {
-        if (r == kd_comm_rank(comm) && bytes)
-            XXH64_update(&state, values, (size_t)bytes);
+        if (r == kd_comm_rank(comm))
+            rc = hash_values(&state, values, unit);
         KD_TRY(kd_bcast(comm, &state, sizeof state, r));
     }
+    KD_ALL(comm, rc);
     *out = XXH64_digest(&state);
     return KD_OK;
 }

@@ -98,9 +98,13 @@ int kd_h5_check_schema(struct kd_h5 *f, const struct kd_h5_schema *want) KD_MUST
 int kd_h5_find(struct kd_h5 *f, const char *name, enum kd_dtype dtype,
                struct kd_h5_place *out) KD_MUST_CHECK;
 
-/** Hash of the ranks' BYTES of VALUES one after the other.  Collective. */
-int kd_h5_digest_in_rank_order(struct kd_comm *comm, const void *values, int64_t bytes,
-                               uint64_t *out) KD_MUST_CHECK;
+/** Hash of the ranks' VALUES of UNIT bytes one after the other.  Collective. */
+int kd_h5_digest_in_rank_order(struct kd_comm *comm, const struct kd_h5_values *values,
+                               size_t unit, uint64_t *out) KD_MUST_CHECK;
+
+/** As many of V's rows as one call may ask for, and as UNIT bytes each allow in one
+ * library call.  Local. */
+int64_t kd_h5_rows_per_call(const struct kd_h5_values *v, size_t unit);
 
 /** Remember the digest of a dataset.  Local. */
 int kd_h5_note_digest(struct kd_h5 *f, const char *name, uint64_t digest) KD_MUST_CHECK;

@@ -174,6 +174,75 @@ static void content_does_not_depend_on_the_ranks(void **state)
     kd_store_listing_free(&l);
 }
 
+/* Rows of UNIT bytes handed over through a buffer of its own, a few at a time. */
+struct trickle {
+    const char *rows;
+    size_t unit;
+    char buffer[5 * 8];
+};
+
+static int read_trickle(void *arg, int64_t at, int64_t n, const void **out)
+{
+    struct trickle *t = arg;
+
+    assert_in_range(n, 1, 5);
+    memset(t->buffer, 0x55, sizeof t->buffer);
+    memcpy(t->buffer, t->rows + (size_t)at * t->unit, (size_t)n * t->unit);
+    *out = t->buffer;
+    return KD_OK;
+}
+
+static struct kd_h5_values trickle(struct trickle *t, const void *rows, size_t unit,
+                                   int64_t n)
+{
+    *t = (struct trickle){.rows = rows, .unit = unit};
+    return (struct kd_h5_values){n, 5, read_trickle, t};
+}
+
+/* Written piece by piece, with more pieces on some ranks, the content is the same; an
+ * id outside the vocabulary in a late piece of one rank fails on all. */
+static void streams_give_the_same_content(void **state)
+{
+    static struct rows rows;
+    int rank = kd_comm_rank(comm), size = kd_comm_size(comm);
+    int64_t begin = share_begin(rank, size), n = share_begin(rank + 1, size) - begin;
+    char a[128], b[128], *paths[2] = {a, b};
+    struct trickle t[9];
+    struct kd_corpus_stream s;
+    struct kd_corpus_writer *w = NULL;
+    struct kd_corpus *c = NULL;
+
+    (void)state;
+    strcpy(a, path_of("a.h5"));
+    strcpy(b, path_of("stream.h5"));
+    make_rows(&rows, begin, n);
+    s.id = trickle(&t[0], rows.id, 8, n);
+    s.source.starts = trickle(&t[1], rows.offsets[0], 8, n);
+    s.source.values = trickle(&t[2], rows.ids[0], 4, rows.offsets[0][n]);
+    s.target.starts = trickle(&t[3], rows.offsets[1], 8, n);
+    s.target.values = trickle(&t[4], rows.ids[1], 4, rows.offsets[1][n]);
+    s.source_text.starts = trickle(&t[5], rows.offsets[2], 8, n);
+    s.source_text.values = trickle(&t[6], rows.text[0], 1, rows.offsets[2][n]);
+    s.target_text.starts = trickle(&t[7], rows.offsets[3], 8, n);
+    s.target_text.values = trickle(&t[8], rows.text[1], 1, rows.offsets[3][n]);
+    assert_ok(kd_corpus_create(comm, b, &meta, &w));
+    assert_ok(kd_corpus_write_stream(w, "train", &s));
+    make_rows(&rows, 0, 0);
+    assert_ok(kd_corpus_write_split(w, "test", &rows.view));
+    assert_ok(kd_corpus_commit(w));
+    assert_ok(kd_corpus_open(comm, paths, 2, "train", &c));
+    assert_string_equal(kd_corpus_digest(c, 0), kd_corpus_digest(c, 1));
+    kd_corpus_close(c);
+
+    make_rows(&rows, begin, n);
+    if (rank == 0)
+        rows.ids[1][rows.offsets[1][n] - 1] = 1000;
+    assert_ok(kd_corpus_create(comm, path_of("stream2.h5"), &meta, &w));
+    assert_int_equal(kd_corpus_write_stream(w, "train", &s), KD_EINTERNAL);
+    kd_corpus_abandon(w);
+    kd_error_clear();
+}
+
 static void has_split_answers(void **state)
 {
     char a[128], gone[128], *paths[2] = {a, gone};
@@ -403,6 +472,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_come_back),
         cmocka_unit_test(content_does_not_depend_on_the_ranks),
+        cmocka_unit_test(streams_give_the_same_content),
         cmocka_unit_test(has_split_answers),
         cmocka_unit_test(absent_things_are_named),
         cmocka_unit_test(damaged_files_are_refused),

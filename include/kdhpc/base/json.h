@@ -61,6 +61,7 @@ int kd_json_set_bool(struct kd_json *object, const char *key, bool value) KD_MUS
 int kd_json_set_json(struct kd_json *object, const char *key,
                      struct kd_json *value) KD_MUST_CHECK;
 int kd_json_append_int(struct kd_json *array, int64_t value) KD_MUST_CHECK;
+int kd_json_append_num(struct kd_json *array, double value) KD_MUST_CHECK;
 int kd_json_append_str(struct kd_json *array, const char *value) KD_MUST_CHECK;
 int kd_json_append(struct kd_json *array, struct kd_json *value) KD_MUST_CHECK;
 void kd_json_del(struct kd_json *object, const char *key);

@@ -9,6 +9,7 @@
 #define KDHPC_STORE_CORPUS_H
 
 #include "kdhpc/comm/comm.h"
+#include "kdhpc/store/h5.h"
 
 /** Rows of int32 or bytes: row i is values[offsets[i] .. offsets[i + 1]). */
 struct kd_ragged {
@@ -23,6 +24,15 @@ struct kd_corpus_rows {
     const int64_t *id;                         /* [n] */
     struct kd_ragged source, target;           /* int32 ids */
     struct kd_ragged source_text, target_text; /* uint8 */
+};
+
+/** The same where the rows are more than memory holds; ragged by where rows begin and
+ * the values. */
+struct kd_corpus_stream {
+    struct kd_h5_values id; /* int64 */
+    struct {
+        struct kd_h5_values starts, values; /* int64; int32 or uint8 */
+    } source, target, source_text, target_text;
 };
 
 struct kd_corpus_writer;
@@ -44,6 +54,10 @@ int kd_corpus_create(struct kd_comm *comm, const char *path,
 /** Write SPLIT, rows in rank order.  Collective.  ROWS are borrowed. */
 int kd_corpus_write_split(struct kd_corpus_writer *w, const char *split,
                           const struct kd_corpus_rows *rows) KD_MUST_CHECK;
+
+/** Write SPLIT from STREAM, rows in rank order, in bounded memory.  Collective. */
+int kd_corpus_write_stream(struct kd_corpus_writer *w, const char *split,
+                           const struct kd_corpus_stream *stream) KD_MUST_CHECK;
 
 /** Close, flush, rename to the final name; frees W whatever happens.  Collective.
  * KD_EOUTPUT. */

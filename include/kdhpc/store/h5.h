@@ -37,6 +37,25 @@ int kd_h5_write_ragged(struct kd_h5 *f, const char *name, enum kd_dtype dtype,
                        const void *values, const int64_t *offsets,
                        int64_t n_local) KD_MUST_CHECK;
 
+/** Rows of this rank that need not be in memory at once: READ points *OUT, until it is
+ * called again, at rows [AT, AT + N), N at most PER_CALL.  Rows are read twice, in
+ * order: to be written, and for the digest.  READ is Local. */
+struct kd_h5_values {
+    int64_t n;        /* rows */
+    int64_t per_call; /* 0: any number */
+    int (*read)(void *arg, int64_t at, int64_t n, const void **out);
+    void *arg;
+};
+
+/** kd_h5_write of a 1-d dataset and kd_h5_write_ragged, piece by piece.  STARTS: for
+ * each row of the ragged pair where it begins in VALUES (int64, from 0).  Collective.
+ */
+int kd_h5_write_values(struct kd_h5 *f, const char *name, enum kd_dtype dtype,
+                       const struct kd_h5_values *values) KD_MUST_CHECK;
+int kd_h5_write_ragged_values(struct kd_h5 *f, const char *name, enum kd_dtype dtype,
+                              const struct kd_h5_values *starts,
+                              const struct kd_h5_values *values) KD_MUST_CHECK;
+
 /** Text as an attribute of the file (short) or a dataset (any length).  Collective;
  * same TEXT on every rank. */
 int kd_h5_set_attr(struct kd_h5 *f, const char *name, const char *text) KD_MUST_CHECK;
