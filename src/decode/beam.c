@@ -218,13 +218,18 @@ static void advance_sentence(struct kd_search *s, struct beam *b, int64_t q)
 static int beam_scores(struct kd_search *s, struct kd_tensor scores, const float **sums)
 {
     const struct kd_backend_ops *ops = s->be->ops;
-    const struct kd_score_edits *e = &s->process.edits;
     int64_t rows = scores.shape[0];
 
     *sums = NULL;
-    if (e->forced >= 0)
+    if (s->process.forced >= 0)
         return kd_search_edit(s, scores);
-    if (e->n > e->n_bans) {
+    if (s->g->renormalize) {
+        KD_TRY(ops->log_softmax(s->be, scores.data, rows, s->vocab));
+        KD_TRY(kd_search_edit(s, scores));
+        *sums = s->sums;
+        return ops->log_sum(s->be, scores.data, rows, s->vocab, s->sums);
+    }
+    if (s->process.penalised) {
         KD_TRY(ops->log_softmax(s->be, scores.data, rows, s->vocab));
     } else {
         KD_TRY(ops->log_sum(s->be, scores.data, rows, s->vocab, s->sums));

@@ -4,9 +4,9 @@
  * if not, the generation keys of config.json count, over the defaults of its model
  * type's class.  Settings that would change the output and that are not offered are
  * errors, never passed over. */
+#include "decode_impl.h"
 #include "kdhpc/base/json.h"
 #include "kdhpc/base/mem.h"
-#include "kdhpc/decode/decode.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -81,35 +81,23 @@ static int get_eos(const struct kd_json *j, int32_t def, struct kd_generation *g
 }
 
 /* Settings that change the output and that this program does not offer, with the value
- * that means off. */
+ * that means off.  (penalty_alpha is contrastive search, which transformers has left to
+ * the model hub as it has groups of beams; the latter are kept.) */
 static int refuse_unknown(const struct kd_json *j)
 {
     static const struct {
         const char *key;
         double off;
     } numbers[] = {
-        {"num_beam_groups", 1},
-        {"diversity_penalty", 0},
-        {"typical_p", 1},
-        {"encoder_no_repeat_ngram_size", 0},
         {"penalty_alpha", 0},
-        {"encoder_repetition_penalty", 1},
-        {"epsilon_cutoff", 0},
-        {"eta_cutoff", 0},
-        {"min_p", 0},
         {"guidance_scale", 1},
         {"prompt_lookup_num_tokens", 0},
+        {"assistant_early_exit", 0},
+        {"max_time", 0},
     };
     static const char *const lists[] = {
-        "exponential_decay_length_penalty",
-        "begin_suppress_tokens",
-        "sequence_bias",
-        "forced_decoder_ids",
-        "force_words_ids",
-        "constraints",
-        "dola_layers",
-        "watermarking_config",
-        "stop_strings",
+        "sequence_bias", "forced_decoder_ids",  "force_words_ids", "constraints",
+        "dola_layers",   "watermarking_config", "stop_strings",
     };
     const char *bad = NULL;
 
@@ -119,8 +107,6 @@ static int refuse_unknown(const struct kd_json *j)
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         if (kd_json_has(j, lists[i]))
             bad = lists[i];
-    if (kd_json_bool(j, "renormalize_logits", false))
-        bad = "renormalize_logits";
     if (bad)
         return KD_FAIL(KD_EINPUT,
                        "generation config: '%s' is not supported; remove it from the "
@@ -129,45 +115,89 @@ static int refuse_unknown(const struct kd_json *j)
     return KD_OK;
 }
 
-static bool is_eos(const struct kd_generation *g, int32_t id)
+const char *kd_generation_unknown_key(const struct kd_json *j)
 {
-    for (int i = 0; i < g->n_eos; i++)
-        if (g->eos_ids[i] == id)
-            return true;
-    return false;
-}
+    static const char *const known[] = {"_from_model_config",
+                                        "_commit_hash",
+                                        "transformers_version",
+                                        "max_length",
+                                        "max_new_tokens",
+                                        "min_length",
+                                        "min_new_tokens",
+                                        "early_stopping",
+                                        "max_time",
+                                        "stop_strings",
+                                        "do_sample",
+                                        "num_beams",
+                                        "use_cache",
+                                        "cache_implementation",
+                                        "cache_config",
+                                        "return_legacy_cache",
+                                        "prefill_chunk_size",
+                                        "temperature",
+                                        "top_k",
+                                        "top_p",
+                                        "min_p",
+                                        "typical_p",
+                                        "epsilon_cutoff",
+                                        "eta_cutoff",
+                                        "repetition_penalty",
+                                        "encoder_repetition_penalty",
+                                        "length_penalty",
+                                        "no_repeat_ngram_size",
+                                        "bad_words_ids",
+                                        "renormalize_logits",
+                                        "forced_bos_token_id",
+                                        "forced_eos_token_id",
+                                        "remove_invalid_values",
+                                        "exponential_decay_length_penalty",
+                                        "suppress_tokens",
+                                        "begin_suppress_tokens",
+                                        "sequence_bias",
+                                        "token_healing",
+                                        "guidance_scale",
+                                        "watermarking_config",
+                                        "num_return_sequences",
+                                        "output_attentions",
+                                        "output_hidden_states",
+                                        "output_scores",
+                                        "output_logits",
+                                        "return_dict_in_generate",
+                                        "pad_token_id",
+                                        "bos_token_id",
+                                        "eos_token_id",
+                                        "encoder_no_repeat_ngram_size",
+                                        "decoder_start_token_id",
+                                        "is_assistant",
+                                        "num_assistant_tokens",
+                                        "num_assistant_tokens_schedule",
+                                        "assistant_confidence_threshold",
+                                        "prompt_lookup_num_tokens",
+                                        "max_matching_ngram_size",
+                                        "assistant_early_exit",
+                                        "assistant_lookbehind",
+                                        "target_lookbehind",
+                                        "compile_config",
+                                        "disable_compile",
+                                        "low_memory",
+                                        "penalty_alpha",
+                                        "dola_layers",
+                                        "diversity_penalty",
+                                        "num_beam_groups",
+                                        "constraints",
+                                        "force_words_ids",
+                                        "forced_decoder_ids"};
 
-/* bad_words_ids of one id each (an entry that is only eos is dropped, as transformers
- * does), and suppress_tokens. */
-static int get_suppressed(const struct kd_json *j, struct kd_generation *g)
-{
-    const struct kd_json *words = kd_json_get(j, "bad_words_ids"),
-                         *tokens = kd_json_get(j, "suppress_tokens");
-    int64_t n_words = words && kd_json_is_array(words) ? kd_json_len(words) : 0,
-            n_tokens = tokens && kd_json_is_array(tokens) ? kd_json_len(tokens) : 0;
-    int32_t id = 0;
+    for (void *it = kd_json_first(j); it; it = kd_json_next(j, it)) {
+        size_t i = 0;
 
-    if (n_words + n_tokens == 0)
-        return KD_OK;
-    KD_TRY(kd_calloc(n_words + n_tokens, sizeof *g->suppress, &g->suppress));
-    for (int64_t i = 0; i < n_words; i++) {
-        const struct kd_json *word = kd_json_at(words, i);
-
-        if (!kd_json_is_array(word) || kd_json_len(word) != 1)
-            return KD_FAIL(KD_EINPUT, "generation config: 'bad_words_ids' of several "
-                                      "ids are not supported");
-        id = (int32_t)kd_json_as_int(kd_json_at(word, 0), -1);
-        if (!is_eos(g, id))
-            g->suppress[g->n_suppress++] = id;
+        while (i < sizeof known / sizeof *known &&
+               strcmp(known[i], kd_json_key(it)) != 0)
+            i++;
+        if (i == sizeof known / sizeof *known)
+            return kd_json_key(it);
     }
-    for (int64_t i = 0; i < n_tokens; i++)
-        g->suppress[g->n_suppress++] =
-            (int32_t)kd_json_as_int(kd_json_at(tokens, i), -1);
-    for (int i = 0; i < g->n_suppress; i++)
-        if (g->suppress[i] < 0)
-            return KD_FAIL(KD_EINPUT, "generation config: 'bad_words_ids' or "
-                                      "'suppress_tokens' holds what is not an id");
-    return KD_OK;
+    return NULL;
 }
 
 static int get_ids(const struct kd_json *config, const struct kd_json *j,
@@ -226,18 +256,8 @@ static enum kd_early_stopping get_early_stopping(const struct kd_json *j)
     return kd_json_bool(j, "early_stopping", false) ? KD_STOP_TRUE : KD_STOP_HEURISTIC;
 }
 
-int kd_generation_from_config(const struct kd_json *config,
-                              const struct kd_json *generation, int64_t max_positions,
-                              struct kd_generation *g)
+static void get_numbers(const struct kd_json *j, struct kd_generation *g)
 {
-    const struct kd_json *j = generation ? generation : config;
-    int rc = KD_OK;
-
-    memset(g, 0, sizeof *g);
-    KD_GO(refuse_unknown(j));
-    KD_GO(get_ids(config, j, !generation, g));
-    KD_GO(get_suppressed(j, g));
-    get_lengths(j, max_positions, g);
     g->num_beams = kd_json_int(j, "num_beams", 1);
     g->num_return_sequences = kd_json_int(j, "num_return_sequences", 1);
     g->length_penalty = kd_json_num(j, "length_penalty", 1.0);
@@ -248,6 +268,30 @@ int kd_generation_from_config(const struct kd_json *config,
     g->temperature = kd_json_num(j, "temperature", 1.0);
     g->top_p = kd_json_num(j, "top_p", 1.0);
     g->top_k = kd_json_int(j, "top_k", 50);
+    g->num_beam_groups = kd_json_int(j, "num_beam_groups", 1);
+    g->diversity_penalty = kd_json_num(j, "diversity_penalty", 0.0);
+    g->encoder_repetition_penalty = kd_json_num(j, "encoder_repetition_penalty", 1.0);
+    g->encoder_no_repeat_ngram_size = kd_json_int(j, "encoder_no_repeat_ngram_size", 0);
+    g->renormalize = kd_json_bool(j, "renormalize_logits", false);
+    g->min_p = kd_json_num(j, "min_p", 0.0);
+    g->typical_p = kd_json_num(j, "typical_p", 1.0);
+    g->epsilon_cutoff = kd_json_num(j, "epsilon_cutoff", 0.0);
+    g->eta_cutoff = kd_json_num(j, "eta_cutoff", 0.0);
+}
+
+int kd_generation_from_config(const struct kd_json *config,
+                              const struct kd_json *generation, int64_t max_positions,
+                              struct kd_generation *g)
+{
+    const struct kd_json *j = generation ? generation : config;
+    int rc = KD_OK;
+
+    memset(g, 0, sizeof *g);
+    KD_GO(refuse_unknown(j));
+    KD_GO(get_ids(config, j, !generation, g));
+    KD_GO(kd_generation_lists(j, g));
+    get_lengths(j, max_positions, g);
+    get_numbers(j, g);
 out:
     if (rc)
         kd_generation_free(g);
@@ -277,24 +321,72 @@ static int check_sequences(const struct kd_generation *g)
     return KD_OK;
 }
 
-int kd_generation_check(const struct kd_generation *g)
+static int check_groups(const struct kd_generation *g)
 {
-    KD_TRY(check_sequences(g));
-    if (g->max_length < 2)
-        return KD_FAIL(KD_EUSAGE, "max_length must be at least 2: it counts the start "
-                                  "token");
-    if (g->no_repeat_ngram_size < 0)
-        return KD_FAIL(KD_EUSAGE, "no_repeat_ngram_size must not be negative");
+    long long beams = (long long)g->num_beams, groups = (long long)g->num_beam_groups;
+
+    if (groups < 1 || beams % groups != 0)
+        return KD_FAIL(KD_EUSAGE, "num_beam_groups %lld must divide num_beams %lld",
+                       groups, beams);
+    if (!(g->diversity_penalty >= 0.0) || !isfinite(g->diversity_penalty))
+        return KD_FAIL(KD_EUSAGE, "diversity_penalty must not be negative");
+    if (groups == 1 && g->diversity_penalty > 0.0)
+        return KD_FAIL(KD_EUSAGE, "diversity_penalty needs num_beam_groups above 1");
+    if (groups == 1)
+        return KD_OK;
+    if (g->diversity_penalty == 0.0)
+        return KD_FAIL(KD_EUSAGE,
+                       "num_beam_groups %lld needs a diversity_penalty above "
+                       "0: the groups would be alike",
+                       groups);
+    if (g->renormalize || g->decay_factor != 1.0)
+        return KD_FAIL(KD_EUSAGE,
+                       "num_beam_groups takes neither renormalize_logits nor "
+                       "exponential_decay_length_penalty");
+    return KD_OK;
+}
+
+static int check_penalties(const struct kd_generation *g)
+{
+    if (g->no_repeat_ngram_size < 0 || g->encoder_no_repeat_ngram_size < 0)
+        return KD_FAIL(KD_EUSAGE, "no_repeat_ngram_size and "
+                                  "encoder_no_repeat_ngram_size must not be negative");
     if (!(g->repetition_penalty > 0.0) || !isfinite(g->repetition_penalty))
         return KD_FAIL(KD_EUSAGE, "repetition_penalty must be above 0");
+    if (!(g->encoder_repetition_penalty > 0.0) ||
+        !isfinite(g->encoder_repetition_penalty))
+        return KD_FAIL(KD_EUSAGE, "encoder_repetition_penalty must be above 0");
     if (!isfinite(g->length_penalty))
         return KD_FAIL(KD_EUSAGE, "length_penalty must be a finite number");
+    return KD_OK;
+}
+
+static int check_sampling(const struct kd_generation *g)
+{
     if (!(g->temperature > 0.0) || !isfinite(g->temperature))
         return KD_FAIL(KD_EUSAGE, "temperature must be above 0");
     if (!(g->top_p > 0.0 && g->top_p <= 1.0))
         return KD_FAIL(KD_EUSAGE, "top_p must be above 0 and at most 1");
     if (g->top_k < 0)
         return KD_FAIL(KD_EUSAGE, "top_k must not be negative");
+    if (!(g->min_p >= 0.0 && g->min_p <= 1.0))
+        return KD_FAIL(KD_EUSAGE, "min_p must be from 0 to 1");
+    if (!(g->typical_p > 0.0))
+        return KD_FAIL(KD_EUSAGE, "typical_p must be above 0");
+    if (!(g->epsilon_cutoff >= 0.0 && g->eta_cutoff >= 0.0))
+        return KD_FAIL(KD_EUSAGE, "epsilon_cutoff and eta_cutoff must not be negative");
+    return KD_OK;
+}
+
+int kd_generation_check(const struct kd_generation *g)
+{
+    KD_TRY(check_sequences(g));
+    KD_TRY(check_groups(g));
+    KD_TRY(check_penalties(g));
+    KD_TRY(check_sampling(g));
+    if (g->max_length < 2)
+        return KD_FAIL(KD_EUSAGE, "max_length must be at least 2: it counts the start "
+                                  "token");
     if (g->start_id < 0)
         return KD_FAIL(KD_EINPUT, "neither decoder_start_token_id nor bos_token_id is "
                                   "in the model's generation config");
@@ -304,6 +396,10 @@ int kd_generation_check(const struct kd_generation *g)
 void kd_generation_free(struct kd_generation *g)
 {
     free(g->suppress);
-    g->suppress = NULL;
-    g->n_suppress = 0;
+    free(g->begin_suppress);
+    free(g->bad_words.ids);
+    free(g->bad_words.ends);
+    g->suppress = g->begin_suppress = NULL;
+    g->n_suppress = g->n_begin_suppress = 0;
+    g->bad_words = (struct kd_words){0};
 }

@@ -50,12 +50,17 @@ void kd_search_push(struct kd_search *s, int64_t q, int64_t slot, int32_t token)
 
 int kd_search_edit(struct kd_search *s, struct kd_tensor scores)
 {
-    struct kd_score_edits *e = &s->process.edits;
+    const char *list = (const char *)s->ride.dev + s->up_bytes;
 
-    if (e->forced < 0 && e->n == 0)
-        return KD_OK;
-    e->list = (const void *)((const char *)s->ride.dev + s->up_bytes);
-    return s->be->ops->edit_scores(s->be, scores.data, scores.shape[0], s->vocab, e);
+    for (int i = 0; i < s->process.n_passes; i++) {
+        struct kd_score_edits *e = &s->process.pass[i];
+
+        e->list = (const void *)list;
+        list += (size_t)e->n * sizeof *e->list;
+        KD_TRY(
+            s->be->ops->edit_scores(s->be, scores.data, scores.shape[0], s->vocab, e));
+    }
+    return KD_OK;
 }
 
 int kd_search_down(struct kd_search *s, size_t bytes)
@@ -65,26 +70,28 @@ int kd_search_down(struct kd_search *s, size_t bytes)
 
 /* Most bytes that ride up with a step of CAP sequences. */
 static size_t most_up(const struct kd_generation *g, const struct kd_policy *policy,
-                      int64_t cap)
+                      int64_t cap, int64_t max_src)
 {
     return (size_t)cap * policy->up_bytes +
-           (size_t)kd_process_most(g, cap) * sizeof(struct kd_score_edit);
+           (size_t)kd_process_most(g, cap, max_src) * sizeof(struct kd_score_edit);
 }
 
 /* What goes up with this step: what the policy wants there, and the edits. */
 static void prepare(struct kd_search *s)
 {
-    int64_t rows = s->first ? s->n_sources : s->now.n,
-            stride = (s->first ? s->per_source : 1) * s->g->max_length;
+    const struct kd_process_rows rows = {.n = s->first ? s->n_sources : s->now.n,
+                                         .len = s->cur_len,
+                                         .stride = (s->first ? s->per_source : 1) *
+                                                   s->g->max_length,
+                                         .ids = s->now.ids,
+                                         .source = s->now.source};
 
     s->up_bytes = 0;
     if (s->policy->prepare)
         s->policy->prepare(s);
-    kd_process_list(&s->process, s->g, rows, stride, s->now.ids, s->cur_len,
-                    (void *)(s->up + s->up_bytes));
+    kd_process_list(&s->process, s->g, &rows, (void *)(s->up + s->up_bytes));
     s->ride.host = s->up;
-    s->ride.bytes =
-        s->up_bytes + (size_t)s->process.edits.n * sizeof(struct kd_score_edit);
+    s->ride.bytes = s->up_bytes + (size_t)s->process.n * sizeof(struct kd_score_edit);
 }
 
 static int search_open(struct kd_search *s)
@@ -97,7 +104,8 @@ static int search_open(struct kd_search *s)
     KD_TRY(live_new(&s->now, cap, g->max_length));
     KD_TRY(live_new(&s->next, cap, g->max_length));
     KD_TRY(kd_process_open(s->vocab, &s->process));
-    KD_TRY(kd_calloc((int64_t)most_up(g, s->policy, cap), 1, &s->up));
+    KD_TRY(kd_calloc((int64_t)most_up(g, s->policy, cap, s->process.src.max_len), 1,
+                     &s->up));
     KD_TRY(kd_calloc((int64_t)down, 1, &s->down));
     KD_TRY(s->be->ops->alloc(s->be, down, &p));
     s->down_dev = p;
@@ -198,14 +206,37 @@ static int check_ids(const struct kd_generation *g, int64_t vocab)
         KD_TRY(check_id("eos_token_id", g->eos_ids[i], vocab));
     for (int i = 0; i < g->n_suppress; i++)
         KD_TRY(check_id("suppressed token", g->suppress[i], vocab));
+    for (int i = 0; i < g->n_begin_suppress; i++)
+        KD_TRY(check_id("begin_suppress_tokens", g->begin_suppress[i], vocab));
+    for (int64_t i = 0; g->bad_words.n > 0 && i < g->bad_words.ends[g->bad_words.n - 1];
+         i++)
+        KD_TRY(check_id("bad_words_ids", g->bad_words.ids[i], vocab));
     if (vocab < g->n_eos + 1 || vocab < 2)
         return KD_FAIL(KD_EINPUT, "a vocabulary of %lld is too small to search in",
                        (long long)vocab);
     return KD_OK;
 }
 
+/* What source ids ban or penalise are ids of the decoder. */
+static int check_source(const struct kd_generation *g, const struct kd_source_ids *src,
+                        int64_t n_sources, int64_t vocab)
+{
+    if (g->encoder_repetition_penalty == 1.0 && g->encoder_no_repeat_ngram_size == 0)
+        return KD_OK;
+    for (int64_t i = 0; i < src->offsets[n_sources]; i++)
+        if (src->ids[i] >= vocab)
+            return KD_FAIL(KD_EINPUT,
+                           "encoder_repetition_penalty and "
+                           "encoder_no_repeat_ngram_size need one vocabulary: source "
+                           "id %d is not below the decoder's %lld",
+                           (int)src->ids[i], (long long)vocab);
+    return KD_OK;
+}
+
 static const struct kd_policy *policy_of(const struct kd_generation *g)
 {
+    if (g->num_beam_groups > 1)
+        return &kd_policy_groups;
     if (g->num_beams > 1)
         return &kd_policy_beam;
     return g->do_sample ? &kd_policy_sample : &kd_policy_greedy;
@@ -213,14 +244,17 @@ static const struct kd_policy *policy_of(const struct kd_generation *g)
 
 int kd_generate_steps(struct kd_backend *be, const struct kd_stepper *stepper,
                       const struct kd_generation *g, int64_t n_sources,
-                      const int64_t *example_ids, struct kd_generated *out)
+                      const struct kd_source_ids *src, const int64_t *example_ids,
+                      struct kd_generated *out)
 {
-    struct kd_search s = {.be = be, .g = g, .vocab = stepper->vocab_size};
+    struct kd_search s = {
+        .be = be, .g = g, .vocab = stepper->vocab_size, .process.src = *src};
     int rc = KD_OK;
 
     memset(out, 0, sizeof *out);
     KD_TRY(kd_generation_check(g));
     KD_TRY(check_ids(g, s.vocab));
+    KD_TRY(check_source(g, src, n_sources, s.vocab));
     s.n_sources = n_sources;
     s.example_ids = example_ids;
     s.per_source = g->num_beams > 1 ? g->num_beams : g->num_return_sequences;
@@ -251,6 +285,7 @@ int kd_generate(struct kd_ctx *ctx, struct kd_model *m, const struct kd_generati
             rows = src->n * per;
     struct kd_stepper stepper = {.vocab_size = kd_model_arch(m)->vocab_size,
                                  .step = model_step};
+    const struct kd_source_ids source = {src->offsets, src_ids, src->max_len};
     struct kd_decoder *d = NULL;
     int rc = KD_OK;
 
@@ -259,9 +294,9 @@ int kd_generate(struct kd_ctx *ctx, struct kd_model *m, const struct kd_generati
         return kd_calloc(1, sizeof *out->offsets, &out->offsets);
     KD_TRY(kd_generation_check(g));
     KD_TRY(kd_decoder_new(ctx, m, src, src_ids, rows, g->max_length,
-                          most_up(g, policy_of(g), rows), &d));
+                          most_up(g, policy_of(g), rows, src->max_len), &d));
     stepper.arg = d;
-    KD_GO(kd_generate_steps(ctx->be, &stepper, g, src->n, example_ids, out));
+    KD_GO(kd_generate_steps(ctx->be, &stepper, g, src->n, &source, example_ids, out));
 out:
     kd_decoder_free(d);
     return rc;

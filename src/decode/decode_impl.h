@@ -30,11 +30,33 @@ struct kd_live {
     int32_t *ids;    /* [n, max_length] all ids, the start token first */
 };
 
-/* What the processors change at one step. */
+/* Ids of the sources; NULL where nothing asks for them. */
+struct kd_source_ids {
+    const int64_t *offsets; /* [sources + 1] */
+    const int32_t *ids;
+    int64_t max_len;
+};
+
+/* Rows of scores at one step, each for a sequence of len ids. */
+struct kd_process_rows {
+    int64_t n, len, stride;
+    const int32_t *ids;    /* [n, len], rows stride apart */
+    const int32_t *source; /* [n] */
+};
+
+enum { KD_MAX_PASSES = 3 };
+
+/* What the processors change at one step: passes in order, whose entries lie one after
+ * the other in one list. */
 struct kd_process {
-    struct kd_score_edits edits; /* list: set by who applies them */
-    struct kd_score_edit *list;  /* borrowed, host */
-    int64_t *seen;               /* [vocab] the last stamp that named an id */
+    struct kd_score_edits pass[KD_MAX_PASSES]; /* list: set by who applies them */
+    int n_passes;
+    bool penalised;             /* more than bans and a forced token */
+    int32_t forced;             /* -1: none */
+    struct kd_score_edit *list; /* borrowed, host */
+    int64_t n;                  /* entries of all passes */
+    struct kd_source_ids src;
+    int64_t *seen; /* [vocab] the last stamp that named an id */
     int64_t stamp, all, last_stamp;
 };
 
@@ -77,7 +99,8 @@ struct kd_policy {
     void (*close)(struct kd_search *s);
 };
 
-extern const struct kd_policy kd_policy_beam, kd_policy_greedy, kd_policy_sample;
+extern const struct kd_policy kd_policy_beam, kd_policy_groups, kd_policy_greedy,
+    kd_policy_sample;
 
 /* The row of this step's scores that belongs to live sequence Q. */
 static inline int64_t kd_search_row(const struct kd_search *s, int64_t q)
@@ -96,22 +119,25 @@ int kd_search_down(struct kd_search *s, size_t bytes) KD_MUST_CHECK;
 
 bool kd_is_eos(const struct kd_generation *g, int32_t id);
 
-/* Entries that the list of one step of ROWS rows may have. */
-int64_t kd_process_most(const struct kd_generation *g, int64_t rows);
+/* Entries that the list of one step of ROWS rows may have, for sources of up to MAX_SRC
+ * ids. */
+int64_t kd_process_most(const struct kd_generation *g, int64_t rows, int64_t max_src);
 
 int kd_process_open(int64_t vocab, struct kd_process *p) KD_MUST_CHECK;
 void kd_process_close(struct kd_process *p);
 
-/* Fill P->edits, and with it LIST, for ROWS sequences of CUR_LEN ids, STRIDE apart in
- * IDS. */
-void kd_process_list(struct kd_process *p, const struct kd_generation *g, int64_t rows,
-                     int64_t stride, const int32_t *ids, int64_t cur_len,
-                     struct kd_score_edit *list);
+/* Fill the passes of P, and with them LIST, for ROWS. */
+void kd_process_list(struct kd_process *p, const struct kd_generation *g,
+                     const struct kd_process_rows *rows, struct kd_score_edit *list);
 
-/* The whole of kd_generate above the model. */
+/* The lists of ids in generation settings J, whose eos ids G has. */
+int kd_generation_lists(const struct kd_json *j, struct kd_generation *g) KD_MUST_CHECK;
+
+/* The whole of kd_generate above the model; SRC may be zeroes if no setting asks for
+ * source ids. */
 int kd_generate_steps(struct kd_backend *be, const struct kd_stepper *stepper,
                       const struct kd_generation *g, int64_t n_sources,
-                      const int64_t *example_ids,
+                      const struct kd_source_ids *src, const int64_t *example_ids,
                       struct kd_generated *out) KD_MUST_CHECK;
 
 #endif

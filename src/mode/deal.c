@@ -201,10 +201,15 @@ static struct kd_generation without_values(const struct kd_generation *g)
     plain.max_steps = REHEARSED_STEPS;
     plain.min_length = 0;
     plain.min_new_tokens = -1;
-    plain.repetition_penalty = 1;
-    plain.no_repeat_ngram_size = 0;
+    plain.num_beam_groups = 1;
+    plain.diversity_penalty = 0;
+    plain.repetition_penalty = plain.encoder_repetition_penalty = 1;
+    plain.no_repeat_ngram_size = plain.encoder_no_repeat_ngram_size = 0;
+    plain.decay_factor = 1;
+    plain.renormalize = false;
+    plain.bad_words.n = 0;
     plain.forced_bos_id = plain.forced_eos_id = -1;
-    plain.n_suppress = 0;
+    plain.n_suppress = plain.n_begin_suppress = 0;
     for (int i = 0; i < plain.n_eos; i++)
         plain.eos_ids[i] = -1;
     return plain;

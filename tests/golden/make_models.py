@@ -28,6 +28,8 @@ from transformers import (BartConfig, BartForConditionalGeneration, FSMTConfig,
                           PegasusForConditionalGeneration, T5Config,
                           T5ForConditionalGeneration)
 
+from group_beams import group_beams
+
 CLASSES = {
     "bart": (BartConfig, BartForConditionalGeneration),
     "mbart": (MBartConfig, MBartForConditionalGeneration),
@@ -269,7 +271,11 @@ def golden(c, model, teacher, path):
 
 
 def options_of(eos):
-    return [{k: eos if v == "eos" else v for k, v in o.items()} for o in OPTIONS]
+    def with_eos(v):
+        return [eos if x == "eos" else x for x in v] if isinstance(v, list) else v
+
+    return [{k: eos if v == "eos" else with_eos(v) for k, v in o.items()}
+            for o in OPTIONS]
 
 
 OPTIONS = [
@@ -298,6 +304,28 @@ OPTIONS = [
     dict(num_beams=4, max_length=12, forced_eos_token_id="eos", num_return_sequences=2),
     dict(num_beams=3, max_length=6, num_return_sequences=3),
     dict(num_beams=4, max_length=25, min_length=20, no_repeat_ngram_size=1),
+    dict(num_beams=1, max_length=16, encoder_no_repeat_ngram_size=1, min_length=6),
+    dict(num_beams=1, max_length=16, encoder_repetition_penalty=1.5),
+    dict(num_beams=1, max_length=16, begin_suppress_tokens=[7, "eos", 9, 30],
+         exponential_decay_length_penalty=[4, 1.2]),
+    dict(num_beams=4, max_length=16, encoder_no_repeat_ngram_size=2,
+         encoder_repetition_penalty=0.7, repetition_penalty=1.2),
+    dict(num_beams=4, max_length=16, encoder_repetition_penalty=1.6,
+         num_return_sequences=2, renormalize_logits=True),
+    dict(num_beams=4, max_length=18, renormalize_logits=True, no_repeat_ngram_size=2,
+         suppress_tokens=[5, 11, 12, 13]),
+    dict(num_beams=4, max_length=16, exponential_decay_length_penalty=[3, 1.3],
+         begin_suppress_tokens=["eos", 8]),
+    dict(num_beams=4, max_length=14, num_beam_groups=2, diversity_penalty=0.8,
+         num_return_sequences=4),
+    dict(num_beams=6, max_length=14, num_beam_groups=3, diversity_penalty=1.5,
+         num_return_sequences=3, length_penalty=2.0, early_stopping=True),
+    dict(num_beams=3, max_length=16, num_beam_groups=3, diversity_penalty=0.5,
+         num_return_sequences=3, min_length=6, no_repeat_ngram_size=2,
+         early_stopping="never", length_penalty=0.6),
+    dict(num_beams=4, max_length=12, num_beam_groups=2, diversity_penalty=2.0,
+         num_return_sequences=2, forced_bos_token_id=7, forced_eos_token_id="eos",
+         encoder_repetition_penalty=1.3),
 ]
 
 
@@ -317,6 +345,15 @@ def whole_prefix(model):
     model.prepare_inputs_for_generation = with_prefix
 
 
+def by_groups(model, source, config, eos):
+    def logits_of(prefixes):
+        ids = torch.tensor([source] * len(prefixes))
+        return model(input_ids=ids, decoder_input_ids=prefixes, use_cache=False).logits[:, -1]
+
+    rows, scores = group_beams(model, config, source, logits_of)
+    return [trim(r, eos) for r in rows], scores
+
+
 def generate(c, model, sources, options):
     defaults = dict(min_length=0, length_penalty=1.0, early_stopping=False,
                     no_repeat_ngram_size=0, repetition_penalty=1.0, num_return_sequences=1,
@@ -326,6 +363,10 @@ def generate(c, model, sources, options):
                               decoder_start_token_id=start, do_sample=False,
                               return_dict_in_generate=True, output_scores=True,
                               **{**defaults, **options})
+    if options.get("num_beam_groups", 1) > 1:
+        with torch.no_grad():
+            out = [by_groups(model, s, config, eos) for s in sources]
+        return sum((o[0] for o in out), []), sum((o[1] for o in out), []), {**defaults, **options}
     out = model.generate(input_ids=pad_rows(sources, pad),
                          attention_mask=pad_rows([[1] * len(r) for r in sources], 0),
                          generation_config=config)
@@ -351,8 +392,11 @@ def beams(c, model, path):
             options["bad_words_ids"] = [[pad]]
         ids, scores, full = generate(c, model, sources, options)
         alone = [generate(c, model, [s], options) for s in sources]
+        if any(k.startswith("encoder_") for k in options):
+            # a padded source holds pads for these
+            ids, scores = sum((a[0] for a in alone), []), sum((a[1] or [] for a in alone), [])
         assert ids == sum((a[0] for a in alone), []), (path, options)
-        cases.append(dict(options=full, sources=sources, outputs=ids, scores=scores))
+        cases.append(dict(options=full, sources=sources, outputs=ids, scores=scores or None))
     with open(path + "/beams.json", "w") as f:
         f.write("[\n" + ",\n".join(json.dumps(x) for x in cases) + "\n]\n")
 

@@ -84,6 +84,8 @@ static struct kd_json *golden(void)
     return j;
 }
 
+static const struct kd_source_ids no_ids;
+
 /* Run the search over SOURCES[n] of the table model. */
 static void search(struct kd_backend *be, const struct kd_generation *g, int64_t vocab,
                    double eos_bias, const int64_t *sources, int64_t n,
@@ -95,7 +97,7 @@ static void search(struct kd_backend *be, const struct kd_generation *g, int64_t
 
     ok(table_lm_new(be, sources, n * per, vocab, eos_bias, &lm));
     stepper.arg = lm;
-    ok(kd_generate_steps(be, &stepper, g, n, sources, out));
+    ok(kd_generate_steps(be, &stepper, g, n, &no_ids, sources, out));
     table_lm_free(lm);
 }
 
@@ -159,7 +161,11 @@ static struct kd_generation plain(void)
         .max_new_tokens = -1,
         .min_new_tokens = -1,
         .length_penalty = 1,
+        .num_beam_groups = 1,
         .repetition_penalty = 1,
+        .encoder_repetition_penalty = 1,
+        .decay_factor = 1,
+        .typical_p = 1,
         .temperature = 1,
         .top_p = 1,
         .start_id = 2,
@@ -172,68 +178,106 @@ static struct kd_generation plain(void)
     };
 }
 
-/* transformers' chain, one processor after the other, on one row. */
-static void chain(const struct kd_generation *g, const int32_t *ids, int64_t len,
-                  float *x, int64_t vocab)
+enum { CHAIN_VOCAB = 13 };
+
+static void penalise(const int32_t *ids, int64_t len, float penalty, float *x)
 {
-    int64_t n = g->no_repeat_ngram_size;
-
-    for (int64_t v = 0; v < vocab; v++) {
-        bool held = false;
-
+    for (int32_t v = 0; v < CHAIN_VOCAB; v++)
         for (int64_t i = 0; i < len; i++)
-            held = held || ids[i] == v;
-        if (held)
-            x[v] = x[v] < 0 ? x[v] * (float)g->repetition_penalty
-                            : x[v] / (float)g->repetition_penalty;
-    }
-    for (int64_t i = 0; n > 0 && i + n <= len; i++)
-        if (memcmp(ids + i, ids + len - (n - 1), (size_t)(n - 1) * sizeof *ids) == 0)
-            x[ids[i + n - 1]] = -INFINITY;
-    for (int i = 0; i < g->n_suppress; i++)
-        x[g->suppress[i]] = -INFINITY;
+            if (ids[i] == v) {
+                x[v] = x[v] < 0 ? x[v] * penalty : x[v] / penalty;
+                break;
+            }
+}
+
+/* Ban what follows the last N - 1 of LEN ids in TEXT. */
+static void ban(const int32_t *text, int64_t text_len, const int32_t *ids, int64_t len,
+                int64_t n, float *x)
+{
+    for (int64_t i = 0; n > 0 && n <= len + 1 && i + n <= text_len; i++)
+        if (memcmp(text + i, ids + len - (n - 1), (size_t)(n - 1) * sizeof *ids) == 0)
+            x[text[i + n - 1]] = -INFINITY;
+}
+
+/* transformers' chain, one processor after the other, on one row. */
+static void chain(const struct kd_generation *g, const struct kd_source_ids *src,
+                  int32_t source, const int32_t *ids, int64_t len, float *x)
+{
+    const int32_t *text = src->ids + src->offsets[source];
+    int64_t n = src->offsets[source + 1] - src->offsets[source];
+
+    penalise(text, n, (float)(1 / g->encoder_repetition_penalty), x);
+    penalise(ids, len, (float)g->repetition_penalty, x);
+    ban(ids, len, ids, len, g->no_repeat_ngram_size, x);
+    ban(text, n, ids, len, g->encoder_no_repeat_ngram_size, x);
+    for (int64_t i = 0, at = 0; i < g->bad_words.n; at = g->bad_words.ends[i++])
+        if (len >= g->bad_words.ends[i] - at)
+            ban(g->bad_words.ids + at, g->bad_words.ends[i] - at, ids, len,
+                g->bad_words.ends[i] - at, x);
     for (int i = 0; len < g->min_length && i < g->n_eos; i++)
         x[g->eos_ids[i]] = -INFINITY;
+    for (int i = 0; len > g->decay_start + 1 && i < g->n_eos; i++)
+        if (g->decay_factor != 1 && x[g->eos_ids[i]] > -INFINITY)
+            x[g->eos_ids[i]] = fmaf(
+                fabsf(x[g->eos_ids[i]]),
+                (float)(pow(g->decay_factor, (double)(len - g->decay_start - 1)) - 1),
+                x[g->eos_ids[i]]);
+    for (int i = 0; i < g->n_suppress; i++)
+        x[g->suppress[i]] = -INFINITY;
+    for (int i = 0; len == 1 && i < g->n_begin_suppress; i++)
+        x[g->begin_suppress[i]] = -INFINITY;
 }
 
 /* Edits of one step: no entry twice, and the scores of the chain. */
 static void check_edits(struct kd_backend *be, const struct kd_generation *g,
                         struct kd_process *p, const int32_t *ids, int64_t len)
 {
-    enum { ROWS = 3, V = 13, STRIDE = 40 };
-    struct kd_score_edit list[ROWS * STRIDE + 8];
-    struct kd_score_edits e;
+    enum { ROWS = 3, V = CHAIN_VOCAB, STRIDE = 40 };
+    static const int32_t sources[ROWS] = {0, 1, 1};
+    const struct kd_process_rows rows = {ROWS, len, STRIDE, ids, sources};
+    struct kd_score_edit list[4 * ROWS * STRIDE];
+    const struct kd_score_edit *at = list;
     float x[ROWS * V], want[ROWS * V];
-    int named[ROWS * V] = {0};
 
     for (int i = 0; i < ROWS * V; i++)
         x[i] = want[i] =
             (float)kd_rng_normal(1, KD_RNG_TEST, (uint64_t)len, (uint64_t)i);
-    kd_process_list(p, g, ROWS, STRIDE, ids, len, list);
-    e = p->edits;
-    e.list = list;
-    assert_in_range(e.n, 0, kd_process_most(g, ROWS));
-    for (int64_t i = 0; i < e.n; i++)
-        for (int r = 0; r < ROWS; r++)
-            if (list[i].row < 0 || list[i].row == r)
-                assert_int_equal(named[r * V + list[i].token]++, 0);
+    kd_process_list(p, g, &rows, list);
+    assert_in_range(p->n, 0, kd_process_most(g, ROWS, p->src.max_len));
+    for (int pass = 0; pass < p->n_passes; pass++) {
+        struct kd_score_edits e = p->pass[pass];
+        int named[ROWS * V] = {0};
+
+        e.list = at;
+        at += e.n;
+        for (int64_t i = 0; i < e.n; i++)
+            for (int r = 0; r < ROWS; r++)
+                if (e.list[i].row < 0 || e.list[i].row == r)
+                    assert_int_equal(named[r * V + e.list[i].token]++, 0);
+        ok(be->ops->edit_scores(be, x, ROWS, V, &e));
+    }
+    assert_true(at == list + p->n);
     for (int r = 0; r < ROWS; r++)
-        chain(g, ids + r * STRIDE, len, want + r * V, V);
-    ok(be->ops->edit_scores(be, x, ROWS, V, &e));
+        chain(g, &p->src, sources[r], ids + r * STRIDE, len, want + r * V);
     assert_memory_equal(x, want, sizeof x);
 }
 
 static void edits_are_the_chain(void **state)
 {
+    static const int64_t offsets[] = {0, 9, 30};
     struct kd_backend *be = open_backend();
-    int32_t ids[3 * 40], bad[] = {4, 9, 4};
+    int32_t ids[3 * 40], text[30], bad[] = {4, 9, 4}, begin[] = {9, 11},
+                                   words[] = {3, 5, 1, 2, 7, 8, 8, 4};
+    int64_t ends[] = {2, 5, 7, 8};
 
     (void)state;
     for (int i = 0; i < 3 * 40; i++)
         ids[i] = (int32_t)(kd_rng_u64(2, KD_RNG_TEST, 0, (uint64_t)i) % 9);
-    for (int i = 0; i < 16; i++) {
+    for (int i = 0; i < 30; i++)
+        text[i] = (int32_t)(kd_rng_u64(2, KD_RNG_TEST, 1, (uint64_t)i) % 10);
+    for (int i = 0; i < 256; i++) {
         struct kd_generation g = plain();
-        struct kd_process p = {0};
+        struct kd_process p = {.src = {offsets, text, 21}};
 
         g.max_length = 40;
         g.repetition_penalty = i & 1 ? 1.5 : 1.0;
@@ -241,7 +285,14 @@ static void edits_are_the_chain(void **state)
         g.suppress = i & 8 ? bad : NULL;
         g.n_suppress = i & 8 ? 3 : 0;
         g.min_length = 20;
-        ok(kd_process_open(13, &p));
+        g.encoder_repetition_penalty = i & 16 ? 1.3 : 1.0;
+        g.encoder_no_repeat_ngram_size = i & 32 ? 1 + i % 3 : 0;
+        g.decay_factor = i & 64 ? 1.1 : 1.0;
+        g.decay_start = i % 30;
+        g.bad_words = (struct kd_words){words, ends, i & 128 ? 4 : 0};
+        g.begin_suppress = begin;
+        g.n_begin_suppress = i & 128 ? 2 : 0;
+        ok(kd_process_open(CHAIN_VOCAB, &p));
         for (int64_t len = 1; len < 39; len++)
             check_edits(be, &g, &p, ids, len);
         kd_process_close(&p);
@@ -290,6 +341,13 @@ static void batch_does_not_matter(void **state)
     check_alone(be, &g);
     g.do_sample = false;
     g.num_beams = 4;
+    for (int stop = KD_STOP_HEURISTIC; stop <= KD_STOP_NEVER; stop++) {
+        g.early_stopping = (enum kd_early_stopping)stop;
+        check_alone(be, &g);
+    }
+    g.num_beam_groups = 2;
+    g.diversity_penalty = 0.8;
+    g.num_return_sequences = 4;
     for (int stop = KD_STOP_HEURISTIC; stop <= KD_STOP_NEVER; stop++) {
         g.early_stopping = (enum kd_early_stopping)stop;
         check_alone(be, &g);
@@ -361,7 +419,7 @@ static void check_warp(struct kd_backend *be, const struct kd_json *w)
     }
     ok(table_lm_new(be, sources, N, V, 0.0, &lm));
     stepper.arg = lm;
-    ok(kd_generate_steps(be, &stepper, &g, N, example, &out));
+    ok(kd_generate_steps(be, &stepper, &g, N, &no_ids, example, &out));
     for (int64_t i = 0; i < N; i++) {
         int32_t id = out.ids[i];
         double want = log(kd_json_as_num(kd_json_at(p, id), 0));
@@ -471,9 +529,22 @@ static void contradictions_are_named(void **state)
     refuses("{\"max_length\": 1}", "max_length");
     refuses("{\"temperature\": 0}", "temperature");
     refuses("{\"top_p\": 1.5}", "top_p");
-    refuses("{\"num_beam_groups\": 2, \"num_beams\": 4}", "num_beam_groups");
-    refuses("{\"typical_p\": 0.5}", "typical_p");
-    refuses("{\"bad_words_ids\": [[3, 4]]}", "bad_words_ids");
+    refuses("{\"num_beam_groups\": 2, \"num_beams\": 4}", "diversity_penalty");
+    refuses("{\"num_beam_groups\": 3, \"num_beams\": 4}", "num_beam_groups");
+    refuses("{\"num_beam_groups\": 2, \"num_beams\": 4, \"diversity_penalty\": 1.0, "
+            "\"renormalize_logits\": true}",
+            "renormalize_logits");
+    refuses("{\"diversity_penalty\": 0.5, \"num_beams\": 4}", "num_beam_groups");
+    refuses("{\"typical_p\": 0}", "typical_p");
+    refuses("{\"min_p\": 1.5}", "min_p");
+    refuses("{\"encoder_repetition_penalty\": 0}", "encoder_repetition_penalty");
+    refuses("{\"bad_words_ids\": [[3, 4], []]}", "bad_words_ids");
+    refuses("{\"bad_words_ids\": [[3, -4]]}", "bad_words_ids");
+    refuses("{\"suppress_tokens\": [3, 9], \"forced_bos_token_id\": 9}",
+            "suppress_tokens");
+    refuses("{\"exponential_decay_length_penalty\": [3]}", "exponential_decay");
+    refuses("{\"penalty_alpha\": 0.6}", "penalty_alpha");
+    refuses("{\"sequence_bias\": [[[3], 1.0]]}", "sequence_bias");
     refuses("{\"forced_eos_token_id\": [2, 3]}", "forced_eos_token_id");
 }
 

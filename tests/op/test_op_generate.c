@@ -45,7 +45,7 @@ static void edits(void **state)
     enum { ROWS = 7, COLS = 301, BANS = 40, N = 300 };
     float *x0 = ot_normal(ROWS * COLS, 3.0), *x = ot_nan(ROWS * COLS);
     struct kd_score_edit *list = ot_bytes(N * sizeof *list);
-    struct kd_score_edits e = {list, BANS, N, 1.7f, -1};
+    struct kd_score_edits e = {list, BANS, N, 1.7f, -1, KD_EDIT_PENALTY};
 
     (void)state;
     x0[2 * COLS + 260] = -INFINITY; /* stays */
@@ -66,6 +66,23 @@ static void edits(void **state)
                                     : x0[i] / 1.7f;
 
         assert_true(x[i] == want);
+    }
+    e.kind = KD_EDIT_RAISE;
+    e.penalty = 0.37f;
+    OT_EACH_BACKEND(be)
+    {
+        memcpy(x, x0, ROWS * COLS * sizeof *x);
+        assert_int_equal(be->ops->edit_scores(be, x, ROWS, COLS, &e), 0);
+        ot_same(x);
+    }
+    for (int i = 0; i < ROWS * COLS; i++) {
+        int r = i / COLS, c = i % COLS;
+        bool named = c < N && (c % 5 == 0 || c % ROWS == r);
+        float more = fmaf(fabsf(x0[i]), 0.37f, x0[i]);
+
+        assert_true(x[i] == (!named                           ? x0[i]
+                             : c < BANS || x0[i] == -INFINITY ? -INFINITY
+                                                              : more));
     }
     e.n = e.n_bans = 0; /* nothing to do */
     assert_int_equal(ot.be[1]->ops->edit_scores(ot.be[1], x0, ROWS, COLS, &e), 0);

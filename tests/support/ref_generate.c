@@ -83,6 +83,8 @@ int ref_edit_scores(struct kd_backend *be, float *x, int64_t rows, int64_t cols,
                 continue;
             if (i < e->n_bans)
                 *v = -INFINITY;
+            else if (e->kind == KD_EDIT_RAISE)
+                *v = *v == -INFINITY ? *v : fmaf(fabsf(*v), e->penalty, *v);
             else
                 *v = *v < 0.0f ? *v * e->penalty : *v / e->penalty;
         }

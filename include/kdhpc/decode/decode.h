@@ -11,15 +11,29 @@
 
 enum kd_early_stopping { KD_STOP_HEURISTIC, KD_STOP_TRUE, KD_STOP_NEVER };
 
+/** Ids that are never produced one after another: word i is ids[ends[i - 1]..ends[i]).
+ */
+struct kd_words {
+    int32_t *ids;  /* owned, NULL if none */
+    int64_t *ends; /* [n] owned */
+    int64_t n;
+};
+
 struct kd_generation {
     int64_t num_beams, num_return_sequences;
+    int64_t num_beam_groups; /* 1: plain beam search */
+    double diversity_penalty;
     int64_t max_length, min_length;         /* decoder ids with the start token */
     int64_t max_new_tokens, min_new_tokens; /* -1: not given */
-    double length_penalty, repetition_penalty;
-    int64_t no_repeat_ngram_size;
+    double length_penalty, repetition_penalty, encoder_repetition_penalty;
+    int64_t no_repeat_ngram_size, encoder_no_repeat_ngram_size;
+    double decay_factor; /* of exponential_decay_length_penalty; 1: none */
+    int64_t decay_start; /* in new tokens */
+    bool renormalize;
     enum kd_early_stopping early_stopping;
     bool do_sample;
     double temperature, top_p;
+    double min_p, typical_p, epsilon_cutoff, eta_cutoff; /* off: 0, 1, 0, 0 */
     int64_t top_k;
     int32_t start_id, pad_id, forced_bos_id, forced_eos_id; /* -1: none */
     int32_t eos_ids[8];
@@ -27,7 +41,10 @@ struct kd_generation {
     int32_t
         *suppress; /* ids never produced (bad words of one id); owned, NULL if none */
     int n_suppress;
-    uint64_t seed;     /* of sampling */
+    int32_t *begin_suppress; /* ids that are not the first; owned, NULL if none */
+    int n_begin_suppress;
+    struct kd_words bad_words; /* of several ids */
+    uint64_t seed;             /* of sampling */
     int64_t max_steps; /* leave off after so many, whatever there is; 0: never */
 };
 
@@ -37,6 +54,10 @@ struct kd_generation {
 int kd_generation_from_config(const struct kd_json *config,
                               const struct kd_json *generation, int64_t max_positions,
                               struct kd_generation *g) KD_MUST_CHECK;
+
+/** The first key of generation_config.json J that no version of transformers up to 4.57
+ * reads when it generates; NULL: none.  Borrowed.  Local. */
+const char *kd_generation_unknown_key(const struct kd_json *j);
 
 /** Check combinations (num_return_sequences <= num_beams, ...).  Local.  KD_EUSAGE
  * names the option. */

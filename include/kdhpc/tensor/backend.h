@@ -128,14 +128,19 @@ struct kd_score_edit {
     int32_t row, token; /* row < 0: of every row */
 };
 
+/** What happens to entries that are not banned: v < 0 ? v * penalty : v / penalty; or
+ * v + |v| * penalty rounded once, where -inf stays. */
+enum kd_edit_kind { KD_EDIT_PENALTY, KD_EDIT_RAISE };
+
 /** Changes to scores before a token is chosen.  An entry is named once at most. */
 struct kd_score_edits {
     const struct kd_score_edit *list; /* [n], backend memory */
-    int64_t n_bans, n; /* the first n_bans entries become -inf, the others v = v < 0 ?
-                          v * penalty : v / penalty */
+    int64_t n_bans, n; /* the first n_bans entries become -inf, the others as KIND says
+                        */
     float penalty;
     int32_t forced; /* >= 0: every row is 0 there and -inf elsewhere, the list is not
                        read; < 0: none */
+    enum kd_edit_kind kind;
 };
 
 /** One token drawn from each of n distributions: draw i is from row i / per_row of

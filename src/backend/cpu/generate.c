@@ -38,6 +38,8 @@ static void edit(const struct edits *j, int64_t i)
 
         if (i < j->e->n_bans)
             *v = -INFINITY;
+        else if (j->e->kind == KD_EDIT_RAISE)
+            *v = *v == -INFINITY ? *v : fmaf(fabsf(*v), j->e->penalty, *v);
         else
             *v = *v < 0.0f ? *v * j->e->penalty : *v / j->e->penalty;
     }

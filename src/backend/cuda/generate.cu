@@ -34,12 +34,15 @@ struct edit_args {
     const struct kd_score_edit *list;
     int64_t rows, cols, n_bans, n;
     float penalty;
+    enum kd_edit_kind kind;
 };
 
 __device__ __forceinline__ float edited(const edit_args &a, int64_t i, float v)
 {
     if (i < a.n_bans)
         return -INFINITY;
+    if (a.kind == KD_EDIT_RAISE)
+        return v == -INFINITY ? v : fmaf(fabsf(v), a.penalty, v);
     return v < 0.0f ? v * a.penalty : v / a.penalty;
 }
 
@@ -325,7 +328,7 @@ __global__ void __launch_bounds__(DRAW_THREADS) draw_kernel(const draw_args a)
 extern "C" int cuda_edit_scores(struct kd_backend *be, float *x, int64_t rows,
                                 int64_t cols, const struct kd_score_edits *e)
 {
-    const edit_args a = {x, e->list, rows, cols, e->n_bans, e->n, e->penalty};
+    const edit_args a = {x, e->list, rows, cols, e->n_bans, e->n, e->penalty, e->kind};
 
     if (rows == 0 || (e->forced < 0 && e->n == 0))
         return KD_OK;

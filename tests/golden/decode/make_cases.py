@@ -8,12 +8,17 @@ C test computes the same ones.  Run: python make_cases.py > cases.json
 
 import itertools
 import json
+import os
+import sys
 
 import torch
 from torch import nn
 from transformers import GenerationConfig, GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from group_beams import group_beams
 
 MASK = (1 << 64) - 1
 START, BOS, PAD, EOS = 2, 0, 1, 2
@@ -71,6 +76,22 @@ class Table(PreTrainedModel, GenerationMixin):
         return Seq2SeqLMOutput(logits=torch.tensor(rows, dtype=torch.float32)[:, None])
 
 
+def run_groups(case, model):
+    rows, scores = [], []
+    config = model.generation_config
+    eos = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    for source in case["sources"]:
+        def logits_of(prefixes):
+            return torch.tensor([logits(source, p, case["vocab"], case["eos_bias"]) for p in prefixes.tolist()])
+
+        got, score = group_beams(model, config, [source], logits_of)
+        for ids in got:
+            n = next((i for i, t in enumerate(ids) if i > 0 and t in eos), len(ids) - 1)
+            rows.append(ids[1 : 1 + n])
+        scores += score
+    return {"ids": rows, "scores": scores}
+
+
 def run(case):
     config = TableConfig(case["vocab"], case["eos_bias"])
     model = Table(config)
@@ -81,6 +102,8 @@ def run(case):
     )
     settings.update(case["settings"])
     model.generation_config = GenerationConfig(**settings)
+    if settings.get("num_beam_groups", 1) > 1:
+        return {**case, "settings": settings, **run_groups(case, model)}
     sources = torch.tensor([[s] for s in case["sources"]])
     out = model.generate(sources, return_dict_in_generate=True, output_scores=True)
     eos = settings["eos_token_id"]
@@ -131,6 +154,32 @@ def cases():
         yield case(num_beams=beams, vocab=3, eos_bias=0.0)
         yield case(num_beams=beams, vocab=400, eos_bias=3.0, n=9, max_length=30, repetition_penalty=1.1,
                    no_repeat_ngram_size=3, min_length=4, forced_bos_token_id=BOS, forced_eos_token_id=EOS)
+    for beams in (1, 4):
+        yield case(num_beams=beams, vocab=6, eos_bias=-2.0, max_length=20,
+                   bad_words_ids=[[3, 4], [4, 5, 3], [1, 1], [2], [0, 2], [2, 4, 0]])
+        yield case(num_beams=beams, vocab=4, eos_bias=-1.0, bad_words_ids=[[3], [2, 1], [1, 0, 1, 0, 1]])
+        yield case(num_beams=beams, eos_bias=2.0, begin_suppress_tokens=[2, 5, 9, 11])
+        yield case(num_beams=beams, eos_bias=2.0, vocab=8, begin_suppress_tokens=[2, 5, 6, 7],
+                   forced_bos_token_id=BOS, suppress_tokens=[4])
+        yield case(num_beams=beams, eos_bias=-1.0, exponential_decay_length_penalty=[2, 1.2])
+        yield case(num_beams=beams, eos_bias=1.0, exponential_decay_length_penalty=[3, 0.7], eos_token_id=[2, 9])
+        yield case(num_beams=beams, eos_bias=1.0, exponential_decay_length_penalty=[0, 1.03],
+                   repetition_penalty=1.2, forced_eos_token_id=EOS)
+        yield case(num_beams=beams, renormalize_logits=True, bad_words_ids=[[5], [7], [2, 3]])
+        yield case(num_beams=beams, renormalize_logits=True, repetition_penalty=1.3, no_repeat_ngram_size=2,
+                   forced_bos_token_id=BOS)
+    for (beams, groups), lp, stop in itertools.product(((2, 2), (4, 2), (6, 3), (6, 2)), (0.0, 1.0, 2.0), (False, True, "never")):
+        yield case(num_beams=beams, num_beam_groups=groups, diversity_penalty=0.7, length_penalty=lp,
+                   early_stopping=stop, num_return_sequences=beams)
+    groups = dict(num_beams=4, num_beam_groups=2, num_return_sequences=3)
+    yield case(**groups, diversity_penalty=5.0, eos_bias=-3.0)
+    yield case(**groups, diversity_penalty=0.3, eos_bias=3.0, length_penalty=-1.0)
+    yield case(**groups, diversity_penalty=1.0, eos_token_id=[2, 9, 4], vocab=20)
+    yield case(**groups, diversity_penalty=1.0, eos_token_id=[2, 3, 4], vocab=6)
+    yield case(**groups, diversity_penalty=1.0, repetition_penalty=1.4, no_repeat_ngram_size=2)
+    yield case(**groups, diversity_penalty=1.0, forced_bos_token_id=BOS, forced_eos_token_id=EOS, eos_bias=-4.0)
+    yield case(**groups, diversity_penalty=2.0, vocab=400, n=9, max_length=25, min_length=6, eos_bias=3.0,
+               bad_words_ids=[[5], [7, 7]])
     for beams in (2, 4):
         yield case(num_beams=beams, num_return_sequences=beams, eos_token_id=[2, 3, 4, 5], vocab=8, n=12,
                    length_penalty=2.5, early_stopping="never")
