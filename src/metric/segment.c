@@ -7,7 +7,7 @@
  * one array of code points to another; what it asks of a character is a function. */
 #include "metric_impl.h"
 
-#include <stddef.h>
+#include "kdhpc/base/mem.h"
 
 typedef bool predicate(uint32_t c);
 
@@ -113,22 +113,31 @@ static void swap(struct kd_points *a, struct kd_points *b)
     *b = t;
 }
 
-static int push_all(struct kd_points *p, const uint32_t *v, int n)
+/* Empty TMP, with room for N characters. */
+static int make_room(struct kd_points *tmp, int64_t n)
 {
-    for (int i = 0; i < n; i++)
-        KD_TRY(kd_points_push(p, v[i]));
-    return KD_OK;
+    tmp->n = 0;
+    return kd_grow(&tmp->v, &tmp->cap, n, sizeof *tmp->v);
+}
+
+/* Append where there is room. */
+static inline void put(struct kd_points *p, uint32_t c)
+{
+    p->v[p->n++] = c;
 }
 
 /* Characters that are IS: spaces around them. */
 static int pad(struct kd_points *p, struct kd_points *tmp, predicate *is)
 {
-    tmp->n = 0;
+    KD_TRY(make_room(tmp, 3 * p->n));
     for (int64_t i = 0; i < p->n; i++) {
-        const uint32_t padded[] = {' ', p->v[i], ' '};
         bool apart = is(p->v[i]);
 
-        KD_TRY(push_all(tmp, padded + !apart, apart ? 3 : 1));
+        if (apart)
+            put(tmp, ' ');
+        put(tmp, p->v[i]);
+        if (apart)
+            put(tmp, ' ');
     }
     swap(p, tmp);
     return KD_OK;
@@ -148,16 +157,19 @@ static void drop(struct kd_points *p, predicate *is)
 static int split_pairs(struct kd_points *p, struct kd_points *tmp, predicate *a,
                        predicate *b, bool lead)
 {
-    tmp->n = 0;
+    KD_TRY(make_room(tmp, 2 * p->n));
     for (int64_t i = 0; i < p->n; i++) {
-        if (i + 1 < p->n && b(p->v[i + 1]) && a(p->v[i])) {
-            const uint32_t spaced[] = {' ', p->v[i], ' ', p->v[i + 1], ' '};
+        bool found = i + 1 < p->n && b(p->v[i + 1]) && a(p->v[i]);
 
-            KD_TRY(push_all(tmp, spaced + !lead, 4));
-            i++;
-        } else {
-            KD_TRY(kd_points_push(tmp, p->v[i]));
-        }
+        if (found && lead)
+            put(tmp, ' ');
+        put(tmp, p->v[i]);
+        if (!found)
+            continue;
+        put(tmp, ' ');
+        put(tmp, p->v[++i]);
+        if (!lead)
+            put(tmp, ' ');
     }
     swap(p, tmp);
     return KD_OK;
@@ -211,11 +223,11 @@ static void unescape(struct kd_points *p)
 /* A space at both ends. */
 static int enclose(struct kd_points *p, struct kd_points *tmp)
 {
-    tmp->n = 0;
-    KD_TRY(kd_points_push(tmp, ' '));
+    KD_TRY(make_room(tmp, p->n + 2));
+    put(tmp, ' ');
     for (int64_t i = 0; i < p->n; i++)
-        KD_TRY(kd_points_push(tmp, p->v[i]));
-    KD_TRY(kd_points_push(tmp, ' '));
+        put(tmp, p->v[i]);
+    put(tmp, ' ');
     swap(p, tmp);
     return KD_OK;
 }
@@ -297,11 +309,11 @@ int kd_segment_bleu(enum kd_bleu_tokenizer kind, struct kd_points *p,
 /* The possessive at the end of a word becomes a word. */
 static int split_possessives(struct kd_points *p, struct kd_points *tmp)
 {
-    tmp->n = 0;
+    KD_TRY(make_room(tmp, 2 * p->n));
     for (int64_t i = 0; i < p->n; i++) {
         if (p->v[i] == '\'' && is_at(p, i, "'s "))
-            KD_TRY(kd_points_push(tmp, ' '));
-        KD_TRY(kd_points_push(tmp, p->v[i]));
+            put(tmp, ' ');
+        put(tmp, p->v[i]);
     }
     swap(p, tmp);
     return KD_OK;
