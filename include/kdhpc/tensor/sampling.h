@@ -13,6 +13,7 @@
 #include "kdhpc/base/rng.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 /* A key is searched for digit by digit, from the top. */

@@ -114,7 +114,7 @@ struct draw_state {
     weight_t part[DRAW_THREADS / WARP]; /* weights of a warp's columns: larger keys */
     weight_t ties[DRAW_THREADS / WARP]; /* and number of those that are the least */
     unsigned most, n;                   /* largest key, keys that can be drawn */
-    unsigned first;                     /* key of a cut */
+    unsigned first;                     /* of a cut: complement of its key */
     weight_t surprise;
     float mean, width; /* of surprises, and how far those drawn are from it */
     unsigned least;    /* key that is left */
@@ -307,8 +307,7 @@ __device__ __forceinline__ void draw::cut(weight_t limit)
 
     __syncthreads();
     if (threadIdx.x == 0) {
-        s.first = UINT32_MAX;
-        s.most = 0;
+        s.first = s.most = 0;
     }
     __syncthreads();
     for (int c = (int)threadIdx.x; c < a.cols; c += DRAW_THREADS) {
@@ -318,11 +317,11 @@ __device__ __forceinline__ void draw::cut(weight_t limit)
         most = w > 0 && k > most ? k : most;
         first = w > 0 && w >= limit && k < first ? k : first;
     }
-    (void)atomicMin(&s.first, first);
+    (void)atomicMax(&s.first, ~first);
     (void)atomicMax(&s.most, most);
     __syncthreads();
     if (threadIdx.x == 0) {
-        first = s.first < s.most ? s.first : s.most;
+        first = ~s.first < s.most ? ~s.first : s.most;
         s.skip = first == least ? s.skip : 0;
         s.least = first;
     }
