@@ -2,8 +2,8 @@
 /* Greedy search and sampling: one token a sequence, each sequence on its own.
  *
  * Sampling is the backend's `sample` slot: temperature, then top-k with ties kept, then
- * top-p over the ascending cumulative sum, as transformers does, and the cumulative
- * distribution inverted in token order at
+ * top-p over the ascending cumulative sum, min-p, typical, epsilon and eta sampling as
+ * transformers does, and the cumulative distribution inverted in token order at
  *
  *     u = kd_rng_uniform(seed, KD_RNG_SAMPLE, example * num_return_sequences + k, step)
  *
@@ -129,6 +129,12 @@ static void sample_prepare(struct kd_search *s)
     s->up_bytes = (size_t)s->now.n * sizeof *u;
 }
 
+/* A cutoff as transformers takes it: from 1 on it is off. */
+static double share(double cutoff)
+{
+    return cutoff < 1.0 ? cutoff : 0.0;
+}
+
 static int sample_advance(struct kd_search *s, struct kd_tensor scores)
 {
     int64_t n = s->now.n;
@@ -144,7 +150,11 @@ static int sample_advance(struct kd_search *s, struct kd_tensor scores)
                                      .top_p = s->g->top_p,
                                      .top_k = s->g->top_k,
                                      .log_probs = log_probs,
-                                     .tokens = (void *)(log_probs + n)};
+                                     .tokens = (void *)(log_probs + n),
+                                     .min_p = s->g->min_p,
+                                     .typical_p = s->g->typical_p,
+                                     .epsilon = share(s->g->epsilon_cutoff),
+                                     .eta = share(s->g->eta_cutoff)};
 
     KD_TRY(kd_search_edit(s, scores));
     KD_TRY(s->be->ops->sample(s->be, &sample));

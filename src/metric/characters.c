@@ -32,28 +32,28 @@ static utf8proc_category_t category(uint32_t c)
     return utf8proc_category((utf8proc_int32_t)c);
 }
 
-bool kd_is_python_space(uint32_t c)
+bool kd_point_is_space(uint32_t c)
 {
     return (c >= 0x09 && c <= 0x0d) || (c >= 0x1c && c <= 0x20) || c == 0x85 ||
            c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 ||
            c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
 }
 
-bool kd_is_punctuation(uint32_t c)
+bool kd_point_is_punctuation(uint32_t c)
 {
     utf8proc_category_t k = category(c);
 
     return k >= UTF8PROC_CATEGORY_PC && k <= UTF8PROC_CATEGORY_PO;
 }
 
-bool kd_is_symbol(uint32_t c)
+bool kd_point_is_symbol(uint32_t c)
 {
     utf8proc_category_t k = category(c);
 
     return k >= UTF8PROC_CATEGORY_SM && k <= UTF8PROC_CATEGORY_SO;
 }
 
-bool kd_is_number(uint32_t c)
+bool kd_point_is_number(uint32_t c)
 {
     utf8proc_category_t k = category(c);
 
@@ -157,6 +157,6 @@ int kd_points_set(struct kd_points *p, struct kd_text text, bool lower)
 
 void kd_points_rstrip(struct kd_points *p)
 {
-    while (p->n > 0 && kd_is_python_space(p->v[p->n - 1]))
+    while (p->n > 0 && kd_point_is_space(p->v[p->n - 1]))
         p->n--;
 }

@@ -23,7 +23,7 @@ static int characters_of(const struct kd_points *p, bool spaces,
 {
     out->n = 0;
     for (int64_t i = 0; i < p->n; i++)
-        if (spaces || !kd_is_python_space(p->v[i]))
+        if (spaces || !kd_point_is_space(p->v[i]))
             KD_TRY(kd_sequence_push(out, (int32_t)p->v[i]));
     return KD_OK;
 }
@@ -52,7 +52,7 @@ static int words_of(struct kd_words *w, const struct kd_points *p,
 {
     out->n = 0;
     for (int64_t i = 0, first = 0; i <= p->n; i++) {
-        if (i < p->n && !kd_is_python_space(p->v[i]))
+        if (i < p->n && !kd_point_is_space(p->v[i]))
             continue;
         if (i > first)
             KD_TRY(push_word(w, p->v + first, i - first, out));

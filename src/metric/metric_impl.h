@@ -23,15 +23,15 @@ int kd_points_push(struct kd_points *p, uint32_t c) KD_MUST_CHECK;
 int kd_points_set(struct kd_points *p, struct kd_text text, bool lower) KD_MUST_CHECK;
 
 /** White space as Python splits at it. */
-bool kd_is_python_space(uint32_t c);
+bool kd_point_is_space(uint32_t c);
 
 /** Drop white space at the end of P. */
 void kd_points_rstrip(struct kd_points *p);
 
 /* Unicode categories P, S and N. */
-bool kd_is_punctuation(uint32_t c);
-bool kd_is_symbol(uint32_t c);
-bool kd_is_number(uint32_t c);
+bool kd_point_is_punctuation(uint32_t c);
+bool kd_point_is_symbol(uint32_t c);
+bool kd_point_is_number(uint32_t c);
 
 /* ---- segment.c ---- */
 

@@ -130,7 +130,7 @@ int kd_words_split(struct kd_words *w, const struct kd_points *p, struct kd_sequ
     for (int64_t i = 0, first = 0; i <= p->n; i++) {
         int32_t id;
 
-        if (i < p->n && !kd_is_python_space(p->v[i]))
+        if (i < p->n && !kd_point_is_space(p->v[i]))
             continue;
         if (i > first) {
             KD_TRY(kd_words_id(w, p->v + first, i - first, &id));

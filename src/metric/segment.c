@@ -39,7 +39,7 @@ static bool is_not_digit(uint32_t c)
 
 static bool is_not_number(uint32_t c)
 {
-    return !kd_is_number(c);
+    return !kd_point_is_number(c);
 }
 
 static bool is_point(uint32_t c)
@@ -259,9 +259,9 @@ static int mteval_13a(struct kd_points *p, struct kd_points *tmp)
 
 static int international(struct kd_points *p, struct kd_points *tmp)
 {
-    KD_TRY(split_pairs(p, tmp, is_not_number, kd_is_punctuation, false));
-    KD_TRY(split_pairs(p, tmp, kd_is_punctuation, is_not_number, true));
-    return pad(p, tmp, kd_is_symbol);
+    KD_TRY(split_pairs(p, tmp, is_not_number, kd_point_is_punctuation, false));
+    KD_TRY(split_pairs(p, tmp, kd_point_is_punctuation, is_not_number, true));
+    return pad(p, tmp, kd_point_is_symbol);
 }
 
 static bool is_any(uint32_t c)
@@ -276,7 +276,7 @@ static void lstrip(struct kd_points *p)
 {
     int64_t n = 0;
 
-    while (n < p->n && kd_is_python_space(p->v[n]))
+    while (n < p->n && kd_point_is_space(p->v[n]))
         n++;
     for (int64_t i = n; i < p->n; i++)
         p->v[i - n] = p->v[i];
@@ -338,7 +338,7 @@ static void squeeze(struct kd_points *p)
 
     kd_points_rstrip(p);
     for (int64_t i = 0; i < p->n; i++) {
-        bool space = kd_is_python_space(p->v[i]);
+        bool space = kd_point_is_space(p->v[i]);
 
         if (!space)
             p->v[n++] = p->v[i];

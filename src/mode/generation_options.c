@@ -45,7 +45,29 @@ const struct kd_opt_row kd_generation_rows[] = {
     ROW_FLOAT(temperature, 1e-6, KD_NO_MAX, "logits are divided by it when sampling"),
     ROW_INT(top_k, 0, "sample from this many likeliest ids; 0: all"),
     ROW_FLOAT(top_p, 1e-9, 1.0, "sample from the likeliest ids with this mass"),
+    ROW_FLOAT(min_p, 0.0, 1.0,
+              "sample ids with this share of the likeliest one's mass"),
+    ROW_FLOAT(typical_p, 1e-9, 1.0,
+              "sample the ids nearest the entropy, with this mass"),
+    ROW_FLOAT(epsilon_cutoff, 0.0, 1.0, "sample ids with this mass; 0 or 1: off"),
+    ROW_FLOAT(eta_cutoff, 0.0, 1.0, "the same, lower where entropy is high"),
     ROW_INT(num_return_sequences, 1, "outputs of each source"),
+    ROW_INT(num_beam_groups, 1, "groups of beams that avoid each other's choices"),
+    ROW_FLOAT(diversity_penalty, 0.0, KD_NO_MAX,
+              "taken from scores for each beam of earlier groups with the same id"),
+    ROW_INT(encoder_no_repeat_ngram_size, 0,
+            "n-grams of the source of this size do not occur; 0: off"),
+    ROW_FLOAT(encoder_repetition_penalty, 1e-6, KD_NO_MAX,
+              "above 1 makes ids of the source more likely"),
+    {.name = "renormalize_logits",
+     .type = KD_OPT_CHOICE,
+     .offset = offsetof(struct kd_generation_options, renormalize_logits),
+     .choices = "false|true",
+     .help = "beam scores are log-probabilities after bans and penalties"},
+    {.name = "task",
+     .type = KD_OPT_STR,
+     .offset = offsetof(struct kd_generation_options, task),
+     .help = "generate as the model's task_specific_params say for it (but prefix)"},
     {.name = NULL},
 };
 
@@ -60,7 +82,16 @@ void kd_generation_options_unset(struct kd_generation_options *o)
         .no_repeat_ngram_size = KD_UNSET_INT,
         .top_k = KD_UNSET_INT,
         .num_return_sequences = KD_UNSET_INT,
+        .num_beam_groups = KD_UNSET_INT,
+        .encoder_no_repeat_ngram_size = KD_UNSET_INT,
         .length_penalty = NAN,
+        .encoder_repetition_penalty = NAN,
+        .diversity_penalty = NAN,
+        .min_p = NAN,
+        .typical_p = NAN,
+        .epsilon_cutoff = NAN,
+        .eta_cutoff = NAN,
+        .renormalize_logits = -1,
         .repetition_penalty = NAN,
         .temperature = NAN,
         .top_p = NAN,
@@ -115,6 +146,16 @@ static void set_options(const struct kd_generation_options *o, uint64_t seed,
     set_num(&g->repetition_penalty, o->repetition_penalty);
     set_num(&g->temperature, o->temperature);
     set_num(&g->top_p, o->top_p);
+    set_num(&g->min_p, o->min_p);
+    set_num(&g->typical_p, o->typical_p);
+    set_num(&g->epsilon_cutoff, o->epsilon_cutoff);
+    set_num(&g->eta_cutoff, o->eta_cutoff);
+    set_int(&g->num_beam_groups, o->num_beam_groups);
+    set_num(&g->diversity_penalty, o->diversity_penalty);
+    set_int(&g->encoder_no_repeat_ngram_size, o->encoder_no_repeat_ngram_size);
+    set_num(&g->encoder_repetition_penalty, o->encoder_repetition_penalty);
+    if (o->renormalize_logits >= 0)
+        g->renormalize = o->renormalize_logits == 1;
     if (o->early_stopping >= 0)
         g->early_stopping = (enum kd_early_stopping)o->early_stopping;
     if (o->do_sample >= 0)
@@ -122,16 +163,58 @@ static void set_options(const struct kd_generation_options *o, uint64_t seed,
     g->seed = seed;
 }
 
+/* Put the settings of TASK in CONFIG's task_specific_params over those of SETTINGS, as
+ * transformers' pipelines do. */
+static int apply_task(const struct kd_json *config, const char *task,
+                      struct kd_json *settings)
+{
+    const struct kd_json *tasks = kd_json_get(config, "task_specific_params"),
+                         *params = tasks ? kd_json_get(tasks, task) : NULL;
+
+    if (!params || !kd_json_is_object(params))
+        return KD_FAIL(KD_EUSAGE,
+                       "the model's config.json has no task_specific_params for task "
+                       "'%s'",
+                       task);
+    for (void *it = kd_json_first(params); it; it = kd_json_next(params, it)) {
+        struct kd_json *copy = kd_json_copy(kd_json_value(it));
+
+        if (!copy)
+            return KD_FAIL(KD_ENOMEM, "no memory for generation settings");
+        KD_TRY(kd_json_set_json(settings, kd_json_key(it), copy));
+    }
+    return KD_OK;
+}
+
+/* A key that says nothing is worth a word: it may be misspelt. */
+static void warn_of_unknown(const struct kd_json *generation)
+{
+    const char *key = kd_generation_unknown_key(generation);
+
+    if (key)
+        kd_warn("generation_config.json: '%s' is not a generation setting and is "
+                "passed over",
+                key);
+}
+
 int kd_generation_resolve(const struct kd_generation_options *o, const char *dir,
                           struct kd_model *m, uint64_t seed, struct kd_generation *out)
 {
     int64_t positions = kd_model_arch(m)->max_positions;
-    struct kd_json *generation = NULL;
+    struct kd_json *generation = NULL, *config = NULL;
     int rc = KD_OK;
 
     *out = (struct kd_generation){0};
     KD_TRY(kd_generation_json(dir, &generation));
-    KD_GO(kd_generation_from_config(kd_model_config(m), generation, positions, out));
+    if (generation && !o->quiet)
+        warn_of_unknown(generation);
+    config = kd_json_copy(kd_model_config(m));
+    if (!config)
+        KD_GO(KD_FAIL(KD_ENOMEM, "no memory for generation settings"));
+    if (o->task)
+        KD_GO(
+            apply_task(kd_model_config(m), o->task, generation ? generation : config));
+    KD_GO(kd_generation_from_config(config, generation, positions, out));
     set_options(o, seed, out);
     KD_GO(kd_generation_check(out));
     if (positions > 0 && out->max_length > positions)
@@ -142,6 +225,7 @@ int kd_generation_resolve(const struct kd_generation_options *o, const char *dir
                 (long long)out->min_length, (long long)out->max_length);
 out:
     kd_json_free(generation);
+    kd_json_free(config);
     if (rc)
         kd_generation_free(out);
     return rc;

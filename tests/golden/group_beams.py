@@ -4,7 +4,23 @@ parts that 4.57 still has, for one source.  Callers: the scripts that make fixtu
 
 import torch
 from transformers.generation.beam_search import BeamSearchScorer
-from transformers.generation.logits_process import HammingDiversityLogitsProcessor
+from transformers.generation.logits_process import (EncoderRepetitionPenaltyLogitsProcessor,
+                                                    HammingDiversityLogitsProcessor)
+
+
+def penalise_every_beam():
+    """Have the source's penalty apply to all beams of a source: as 4.57 has it, row i of
+    the scores takes the ids of source i, whatever source and beam the row is of."""
+    plain = EncoderRepetitionPenaltyLogitsProcessor.__call__
+
+    def call(self, ids, scores):
+        whole = self.encoder_input_ids
+        self.encoder_input_ids = whole.repeat_interleave(len(scores) // len(whole), 0)
+        scores = plain(self, ids, scores)
+        self.encoder_input_ids = whole
+        return scores
+
+    EncoderRepetitionPenaltyLogitsProcessor.__call__ = call
 
 
 def group_beams(model, config, source, logits_of):

@@ -28,7 +28,7 @@ from transformers import (BartConfig, BartForConditionalGeneration, FSMTConfig,
                           PegasusForConditionalGeneration, T5Config,
                           T5ForConditionalGeneration)
 
-from group_beams import group_beams
+from group_beams import group_beams, penalise_every_beam
 
 CLASSES = {
     "bart": (BartConfig, BartForConditionalGeneration),
@@ -388,6 +388,8 @@ def beams(c, model, path):
     if c["cls"] == "fsmt":
         whole_prefix(model)
     for options in options_of(eos):
+        if c.get("V_src", c["V"]) != c["V"]:  # ids of the source are none of the decoder's
+            options = {k: v for k, v in options.items() if not k.startswith("encoder_")}
         if c["cls"] == "fsmt":  # gives a pad that was generated no position
             options["bad_words_ids"] = [[pad]]
         ids, scores, full = generate(c, model, sources, options)
@@ -402,6 +404,7 @@ def beams(c, model, path):
 
 
 def main():
+    penalise_every_beam()
     root = sys.argv[1] if len(sys.argv) > 1 else os.path.dirname(os.path.abspath(__file__))
     for name in sys.argv[2:] or CASES:
         c = CASES[name]

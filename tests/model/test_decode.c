@@ -411,6 +411,10 @@ static void check_warp(struct kd_backend *be, const struct kd_json *w)
     g.temperature = kd_json_num(w, "temperature", 0);
     g.top_k = kd_json_int(w, "top_k", -1);
     g.top_p = kd_json_num(w, "top_p", 0);
+    g.min_p = kd_json_num(w, "min_p", 0);
+    g.typical_p = kd_json_num(w, "typical_p", 1);
+    g.epsilon_cutoff = kd_json_num(w, "epsilon_cutoff", 0);
+    g.eta_cutoff = kd_json_num(w, "eta_cutoff", 0);
     ok(kd_calloc(N, sizeof *sources, &sources));
     ok(kd_calloc(N, sizeof *example, &example));
     for (int64_t i = 0; i < N; i++) {
@@ -447,8 +451,8 @@ static void samples_the_warped_distribution(void **state)
     const struct kd_json *warps = kd_json_get(j, "warps");
 
     (void)state;
-    assert_int_equal(kd_json_len(warps), 5);
-    for (int64_t i = 0; i < 5; i++)
+    assert_int_equal(kd_json_len(warps), 16);
+    for (int64_t i = 0; i < 16; i++)
         check_warp(be, kd_json_at(warps, i));
     kd_json_free(j);
     close_backend(be);

@@ -43,7 +43,8 @@ static void largest_log_probs(void **state)
 static void edits(void **state)
 {
     enum { ROWS = 7, COLS = 301, BANS = 40, N = 300 };
-    float *x0 = ot_normal(ROWS * COLS, 3.0), *x = ot_nan(ROWS * COLS);
+    float *x0 = ot_normal(ROWS * COLS, 3.0), *x = ot_nan(ROWS * COLS),
+          *y = ot_nan(ROWS * COLS);
     struct kd_score_edit *list = ot_bytes(N * sizeof *list);
     struct kd_score_edits e = {list, BANS, N, 1.7f, -1, KD_EDIT_PENALTY};
 
@@ -71,16 +72,16 @@ static void edits(void **state)
     e.penalty = 0.37f;
     OT_EACH_BACKEND(be)
     {
-        memcpy(x, x0, ROWS * COLS * sizeof *x);
-        assert_int_equal(be->ops->edit_scores(be, x, ROWS, COLS, &e), 0);
-        ot_same(x);
+        memcpy(y, x0, ROWS * COLS * sizeof *y);
+        assert_int_equal(be->ops->edit_scores(be, y, ROWS, COLS, &e), 0);
+        ot_same(y);
     }
     for (int i = 0; i < ROWS * COLS; i++) {
         int r = i / COLS, c = i % COLS;
         bool named = c < N && (c % 5 == 0 || c % ROWS == r);
         float more = fmaf(fabsf(x0[i]), 0.37f, x0[i]);
 
-        assert_true(x[i] == (!named                           ? x0[i]
+        assert_true(y[i] == (!named                           ? x0[i]
                              : c < BANS || x0[i] == -INFINITY ? -INFINITY
                                                               : more));
     }
@@ -137,6 +138,67 @@ static int ascending(const void *a, const void *b)
     return (x->token > y->token) - (x->token < y->token);
 }
 
+static double sum_of(const struct option *o, int64_t n, double *entropy)
+{
+    double sum = 0.0;
+
+    for (int64_t i = 0; i < n; i++)
+        sum += o[i].weight;
+    *entropy = 0.0;
+    for (int64_t i = 0; i < n; i++)
+        if (o[i].weight > 0.0)
+            *entropy -= o[i].weight / sum * log(o[i].weight / sum);
+    return sum;
+}
+
+static void drop_below(struct option *o, int64_t *n, double least)
+{
+    int64_t drop = 0;
+
+    while (drop < *n - 1 && o[drop].weight < least && o[drop].score < o[*n - 1].score)
+        drop++;
+    memmove(o, o + drop, (size_t)(*n - drop) * sizeof *o);
+    *n -= drop;
+}
+
+/* The narrowest band of surprises around the entropy with the mass. */
+static void keep_typical(struct option *o, int64_t *n, double mass)
+{
+    double entropy, total = sum_of(o, *n, &entropy), width = INFINITY;
+    int64_t kept = 0;
+
+    for (int64_t i = 0; i < *n; i++) {
+        double d = fabs(-log(o[i].weight / total) - entropy), within = 0.0;
+
+        for (int64_t k = 0; k < *n; k++)
+            if (fabs(-log(o[k].weight / total) - entropy) <= d)
+                within += o[k].weight;
+        if (within >= mass * total && d < width)
+            width = d;
+    }
+    for (int64_t i = 0; i < *n; i++)
+        if (fabs(-log(o[i].weight / total) - entropy) <= width)
+            o[kept++] = o[i];
+    *n = kept;
+}
+
+static double limited_further(const struct kd_sample *s, struct option *o, int64_t *n)
+{
+    double entropy, total;
+
+    if (s->min_p > 0.0)
+        drop_below(o, n, s->min_p * o[*n - 1].weight);
+    if (s->typical_p > 0.0 && s->typical_p < 1.0)
+        keep_typical(o, n, s->typical_p);
+    total = sum_of(o, *n, &entropy);
+    if (s->epsilon > 0.0)
+        drop_below(o, n, s->epsilon * total);
+    total = sum_of(o, *n, &entropy);
+    if (s->eta > 0.0)
+        drop_below(o, n, fmin(s->eta, sqrt(s->eta) * exp(-entropy)) * total);
+    return sum_of(o, *n, &entropy);
+}
+
 /* Options of one row that are left, ascending; the sum of their weights. */
 static double options(const struct kd_sample *s, const float *row, struct option *o,
                       int64_t *n)
@@ -162,7 +224,7 @@ static double options(const struct kd_sample *s, const float *row, struct option
         sum += o[drop++].weight;
     memmove(o, o + drop, (size_t)(*n - drop) * sizeof *o);
     *n -= drop;
-    return total - sum;
+    return limited_further(s, o, n);
 }
 
 /* Draw I was possible, has its log-probability, and lies where u says. */
@@ -186,8 +248,8 @@ static void check_draw(const struct kd_sample *s, int64_t i, struct option *o)
     ot_near(s->log_probs[i], log(weight / total), 1e-6, 1.0, "log_prob", i);
 }
 
-static void check_sample(float *x, int64_t rows, int64_t cols, int64_t per_row,
-                         double temperature, int64_t top_k, double top_p)
+static void check_sample_of(float *x, int64_t rows, int64_t cols, int64_t per_row,
+                            const struct kd_sample *settings)
 {
     int64_t n = rows * per_row;
     double *u = ot_bytes((size_t)n * sizeof *u),
@@ -199,11 +261,15 @@ static void check_sample(float *x, int64_t rows, int64_t cols, int64_t per_row,
                           .per_row = per_row,
                           .cols = cols,
                           .u = u,
-                          .temperature = temperature,
-                          .top_p = top_p,
-                          .top_k = top_k,
+                          .temperature = settings->temperature,
+                          .top_p = settings->top_p,
+                          .top_k = settings->top_k,
                           .log_probs = log_probs,
-                          .tokens = tokens};
+                          .tokens = tokens,
+                          .min_p = settings->min_p,
+                          .typical_p = settings->typical_p,
+                          .epsilon = settings->epsilon,
+                          .eta = settings->eta};
 
     assert_non_null(o);
     for (int64_t i = 0; i < n; i++)
@@ -219,6 +285,15 @@ static void check_sample(float *x, int64_t rows, int64_t cols, int64_t per_row,
     for (int64_t i = 0; i < n; i++)
         check_draw(&s, i, o);
     free(o);
+}
+
+static void check_sample(float *x, int64_t rows, int64_t cols, int64_t per_row,
+                         double temperature, int64_t top_k, double top_p)
+{
+    const struct kd_sample settings = {
+        .temperature = temperature, .top_k = top_k, .top_p = top_p};
+
+    check_sample_of(x, rows, cols, per_row, &settings);
 }
 
 static void draws(void **state)
@@ -244,13 +319,47 @@ static void draws(void **state)
     check_sample(ties, 9, 1, 1, 1.0, 0, 0.5);
 }
 
+static void draws_of_what_is_left_further(void **state)
+{
+    static const struct kd_sample settings[] = {
+        {.temperature = 1.0, .top_p = 1.0, .min_p = 0.1},
+        {.temperature = 0.8, .top_p = 1.0, .typical_p = 0.7},
+        {.temperature = 1.2, .top_p = 1.0, .typical_p = 0.2},
+        {.temperature = 1.0, .top_p = 1.0, .epsilon = 0.003},
+        {.temperature = 1.3, .top_p = 1.0, .eta = 0.01},
+        {.temperature = 1.0, .top_p = 1.0, .epsilon = 0.9},
+        {.temperature = 1.1,
+         .top_p = 0.93,
+         .top_k = 200,
+         .min_p = 0.01,
+         .typical_p = 0.8,
+         .epsilon = 1e-3,
+         .eta = 2e-3},
+    };
+    float *x = ot_normal(7 * 3001, 3.0), *ties = ot_normal(5 * 400, 1.0);
+
+    (void)state;
+    for (int i = 0; i < 700; i++)
+        x[i * 30] = i % 2 ? -INFINITY : NAN;
+    for (int i = 0; i < 5 * 400; i++)
+        ties[i] = roundf(ties[i]);
+    for (int i = 0; i < 7; i++) {
+        struct kd_sample cut = settings[i];
+
+        check_sample_of(x, 7, 3001, 3, &cut);
+        cut.top_p = 0.37; /* among equals */
+        check_sample_of(ties, 5, 400, 8, &cut);
+    }
+}
+
 static void nothing_to_draw(void **state)
 {
     enum { COLS = 40 };
     float *x = ot_nan(2 * COLS);
     double *u = ot_bytes(2 * sizeof *u), *log_probs = ot_bytes(2 * sizeof *log_probs);
     int32_t *tokens = ot_ids(2, 1);
-    struct kd_sample s = {x, 2, 1, COLS, u, 1.0, 0.9, 5, log_probs, tokens};
+    struct kd_sample s = {x, 2,         1,      COLS, u,   1.0,  0.9,
+                          5, log_probs, tokens, 0.05, 0.9, 0.01, 0.02};
 
     (void)state;
     u[0] = u[1] = 0.5;
@@ -304,6 +413,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(edits, ot_setup, ot_teardown),
         cmocka_unit_test(weights_are_integers),
         cmocka_unit_test_setup_teardown(draws, ot_setup, ot_teardown),
+        cmocka_unit_test_setup_teardown(draws_of_what_is_left_further, ot_setup,
+                                        ot_teardown),
         cmocka_unit_test_setup_teardown(nothing_to_draw, ot_setup, ot_teardown),
         cmocka_unit_test_setup_teardown(slots_follow_parents, ot_setup, ot_teardown),
     };

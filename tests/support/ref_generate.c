@@ -94,7 +94,7 @@ int ref_edit_scores(struct kd_backend *be, float *x, int64_t rows, int64_t cols,
 
 struct option {
     double weight; /* exp of the score, less the largest, over the temperature */
-    float score;
+    float score, distance;
     int32_t token;
 };
 
@@ -138,6 +138,74 @@ static double warp(const struct kd_sample *s, struct option *o, int64_t *n)
     return rest;
 }
 
+static int by_distance(const void *a, const void *b)
+{
+    const struct option *x = a, *y = b;
+
+    return (x->distance > y->distance) - (x->distance < y->distance);
+}
+
+static double sum_of(const struct option *o, int64_t n)
+{
+    double sum = 0.0;
+
+    for (int64_t i = 0; i < n; i++)
+        sum += o[i].weight;
+    return sum;
+}
+
+static double entropy_of(const struct option *o, int64_t n)
+{
+    double total = sum_of(o, n), h = 0.0;
+
+    for (int64_t i = 0; i < n; i++)
+        h -= o[i].weight > 0 ? o[i].weight / total * log(o[i].weight / total) : 0.0;
+    return h;
+}
+
+/* Leave the ascending options from the first on that weighs LIMIT, and the last. */
+static void cut(struct option *o, int64_t *n, double limit)
+{
+    int64_t drop = 0;
+
+    while (drop < *n - 1 && o[drop].weight < limit && o[drop].score < o[*n - 1].score)
+        drop++;
+    *n -= drop;
+    memmove(o, o + drop, (size_t)*n * sizeof *o);
+}
+
+static void keep_typical(struct option *o, int64_t *n, double mass)
+{
+    double total = sum_of(o, *n), h = entropy_of(o, *n), sum = 0.0;
+    int64_t last = 0;
+
+    for (int64_t i = 0; i < *n; i++)
+        o[i].distance = (float)fabs(-log(o[i].weight / total) - h);
+    qsort(o, (size_t)*n, sizeof *o, by_distance);
+    for (; last < *n - 1; last++) {
+        sum += o[last].weight;
+        if (sum >= mass * total)
+            break;
+    }
+    while (last < *n - 1 && o[last + 1].distance == o[last].distance)
+        last++;
+    *n = last + 1;
+    qsort(o, (size_t)*n, sizeof *o, by_score);
+}
+
+static double warp_further(const struct kd_sample *s, struct option *o, int64_t *n)
+{
+    if (s->min_p > 0.0)
+        cut(o, n, s->min_p * o[*n - 1].weight);
+    if (s->typical_p > 0.0 && s->typical_p < 1.0)
+        keep_typical(o, n, s->typical_p);
+    if (s->epsilon > 0.0)
+        cut(o, n, s->epsilon * sum_of(o, *n));
+    if (s->eta > 0.0)
+        cut(o, n, fmin(s->eta, sqrt(s->eta) * exp(-entropy_of(o, *n))) * sum_of(o, *n));
+    return sum_of(o, *n);
+}
+
 static void draw(const struct kd_sample *s, int64_t i, struct option *o)
 {
     const float *x = s->x + i / s->per_row * s->cols;
@@ -154,7 +222,8 @@ static void draw(const struct kd_sample *s, int64_t i, struct option *o)
     qsort(o, (size_t)n, sizeof *o, by_score);
     for (int64_t k = 0; k < n; k++)
         o[k].weight = exp(((double)o[k].score - o[n - 1].score) / s->temperature);
-    total = warp(s, o, &n);
+    (void)warp(s, o, &n);
+    total = warp_further(s, o, &n);
     qsort(o, (size_t)n, sizeof *o, by_token);
     for (; at < n - 1; at++) {
         sum += o[at].weight;

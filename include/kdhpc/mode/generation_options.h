@@ -9,10 +9,15 @@
 /** Unset fields keep the model's generation config. */
 struct kd_generation_options {
     int64_t num_beams, max_length, min_length, max_new_tokens, min_new_tokens,
-        no_repeat_ngram_size, top_k, num_return_sequences;
-    double length_penalty, repetition_penalty, temperature, top_p;
-    int early_stopping; /* choice false|true|never, -1 unset */
-    int do_sample;      /* choice false|true, -1 unset */
+        no_repeat_ngram_size, top_k, num_return_sequences, num_beam_groups,
+        encoder_no_repeat_ngram_size;
+    double length_penalty, repetition_penalty, temperature, top_p, min_p, typical_p,
+        epsilon_cutoff, eta_cutoff, diversity_penalty, encoder_repetition_penalty;
+    int early_stopping;     /* choice false|true|never, -1 unset */
+    int do_sample;          /* choice false|true, -1 unset */
+    int renormalize_logits; /* the same */
+    const char *task;       /* NULL: none */
+    bool quiet;             /* no word about settings that are not known */
 };
 
 /** Set every field to "unset", for callers without option rows.  Local. */

@@ -146,9 +146,12 @@ struct kd_score_edits {
 /** One token drawn from each of n distributions: draw i is from row i / per_row of
  * scores x, at u[i] in [0, 1), after temperature, then top-k with ties kept (0: all),
  * then the least likely left out while they are within 1 - top_p together, then lowest
- * token first among equals.  The distribution is inverted in token order.  Weights are
- * integers (tensor/sampling.h), so every backend draws the same token from the same
- * scores.  Where all scores are -inf or NaN, token is 0 and its log-probability -inf.
+ * token first among equals; then those below min_p times the likeliest, those not
+ * typical, and those below epsilon, then below eta as tensor/sampling.h has it, the
+ * likeliest that is left always kept.  The distribution is inverted in token order.
+ * Weights are integers (tensor/sampling.h), so every backend draws the same token from
+ * the same scores.  Where all scores are -inf or NaN, token is 0 and its
+ * log-probability -inf.
  */
 struct kd_sample {
     const float *x; /* [n / per_row, cols] */
@@ -156,8 +159,9 @@ struct kd_sample {
     const double *u; /* [n], backend memory */
     double temperature, top_p;
     int64_t top_k;
-    double *log_probs; /* [n] */
-    int32_t *tokens;   /* [n] */
+    double *log_probs;                     /* [n] */
+    int32_t *tokens;                       /* [n] */
+    double min_p, typical_p, epsilon, eta; /* off: 0, any of 0 and from 1, 0, 0 */
 };
 
 struct kd_norm {

@@ -13,6 +13,7 @@
 #include "kdhpc/base/rng.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 /* A key is searched for digit by digit, from the top. */
@@ -84,6 +85,47 @@ KD_DEVICE static inline uint64_t kd_sample_share(double fraction, uint64_t total
     const double share = fraction * (double)total;
 
     return share < (double)(total - 1) ? (uint64_t)share : total - 1;
+}
+
+/** Whether typical sampling is on.  Local. */
+KD_DEVICE static inline bool kd_sample_typical(double typical_p)
+{
+    return typical_p > 0.0 && typical_p < 1.0;
+}
+
+/** W times how far score V is below TOP, over the temperature: the surprise of V less
+ * that of TOP.  Sums over a row stay below 2^62.  Local. */
+KD_DEVICE static inline uint64_t kd_sample_surprise(uint64_t w, float v, float top,
+                                                    float temperature)
+{
+    return w == 0 ? 0 : (uint64_t)((double)w * (double)((top - v) / temperature));
+}
+
+/** How far the surprise of V is from MEAN, that of the row, both less that of TOP.
+ * Local. */
+KD_DEVICE static inline float kd_sample_distance(float v, float top, float temperature,
+                                                 float mean)
+{
+    return fabsf((top - v) / temperature - mean);
+}
+
+/** The least weight of a token whose share of TOTAL is SHARE or more.  Local. */
+KD_DEVICE static inline uint64_t kd_sample_at_least(double share, uint64_t total)
+{
+    const double weight = ceil(share * (double)total);
+
+    return weight < (double)total ? (uint64_t)weight : total;
+}
+
+/** The share of eta sampling: min(eta, sqrt(eta) exp(-entropy)) for a row whose weights
+ * add to TOTAL and its surprises to SURPRISE.  Local. */
+KD_DEVICE static inline double kd_sample_eta(double eta, uint64_t total,
+                                             uint64_t surprise, int bits)
+{
+    const double share = sqrt(eta) * exp(-(double)surprise / (double)total) *
+                         ((double)((uint64_t)1 << bits) / (double)total);
+
+    return share < eta ? share : eta;
 }
 
 /** The log-probability of score V where weights add to TOTAL.  Local. */

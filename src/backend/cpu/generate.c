@@ -151,6 +151,95 @@ static void limit_to_top_p(const struct drawing *j, const struct row *row, float
     kept->total -= below + kept->skip * weight;
 }
 
+/* Take weights from what KEPT leaves out, so that weights say all. */
+static void settle(struct row *row, struct kept *kept)
+{
+    uint64_t skip = kept->skip;
+
+    for (int64_t c = 0; c < row->cols; c++) {
+        uint32_t k = kd_sample_key(row->x[c]);
+
+        if (k < kept->least || (k == kept->least && skip > 0 && skip--))
+            row->weights[c] = 0;
+    }
+    kept->least = 1;
+    kept->skip = 0;
+}
+
+static uint64_t surprise(const struct drawing *j, const struct row *row, float top)
+{
+    uint64_t sum = 0;
+
+    for (int64_t c = 0; c < row->cols; c++)
+        sum += kd_sample_surprise(row->weights[c], row->x[c], top,
+                                  (float)j->s->temperature);
+    return sum;
+}
+
+/* Leave the likeliest token, and those from the first on, in the order of scores, that
+ * weighs LIMIT or more. */
+static void cut(struct row *row, struct kept *kept, uint64_t limit)
+{
+    uint32_t least = UINT32_MAX, most = 0;
+
+    for (int64_t c = 0; c < row->cols; c++) {
+        uint32_t k = kd_sample_key(row->x[c]);
+
+        if (row->weights[c] > 0 && k > most)
+            most = k;
+        if (row->weights[c] > 0 && row->weights[c] >= limit && k < least)
+            least = k;
+    }
+    least = least < most ? least : most;
+    kept->total = 0;
+    for (int64_t c = 0; c < row->cols; c++) {
+        if (kd_sample_key(row->x[c]) < least)
+            row->weights[c] = 0;
+        kept->total += row->weights[c];
+    }
+}
+
+/* Leave those whose surprise is nearest the mean, up to a mass. */
+static void limit_to_typical(const struct drawing *j, const struct row *row, float top,
+                             struct kept *kept, float *distance)
+{
+    const float temperature = (float)j->s->temperature,
+                mean = (float)((double)surprise(j, row, top) / (double)kept->total);
+    struct row by_distance = {distance, row->cols, row->weights, 1};
+    uint64_t limit = kd_sample_at_least(j->s->typical_p, kept->total) - 1, below;
+    uint32_t last;
+
+    for (int64_t c = 0; c < row->cols; c++)
+        distance[c] = kd_sample_distance(row->x[c], top, temperature, mean);
+    find_key(&by_distance, limit, &last, &below);
+    kept->total = 0;
+    for (int64_t c = 0; c < row->cols; c++) {
+        if (kd_sample_key(distance[c]) > last)
+            row->weights[c] = 0;
+        kept->total += row->weights[c];
+    }
+}
+
+/* What comes after top-p; DISTANCE is room for a row. */
+static void limit_further(const struct drawing *j, struct row *row, float top,
+                          struct kept *kept, float *distance)
+{
+    const struct kd_sample *s = j->s;
+
+    settle(row, kept);
+    if (s->min_p > 0.0)
+        cut(row, kept, kd_sample_at_least(s->min_p, (uint64_t)1 << j->bits));
+    if (kd_sample_typical(s->typical_p))
+        limit_to_typical(j, row, top, kept, distance);
+    if (s->epsilon > 0.0)
+        cut(row, kept, kd_sample_at_least(s->epsilon, kept->total));
+    if (s->eta > 0.0)
+        cut(row, kept,
+            kd_sample_at_least(
+                kd_sample_eta(s->eta, kept->total, surprise(j, row, top), j->bits),
+                kept->total));
+}
+
 static void draw_task(void *arg, int64_t task, int thread)
 {
     const struct drawing *j = arg;
@@ -186,6 +275,9 @@ static void draw_task(void *arg, int64_t task, int thread)
     row.weights = weights;
     if (s->top_p < 1.0)
         limit_to_top_p(j, &row, top, &kept);
+    if (s->min_p > 0.0 || kd_sample_typical(s->typical_p) || s->epsilon > 0.0 ||
+        s->eta > 0.0)
+        limit_further(j, &row, top, &kept, (void *)(weights + row.cols));
     c = walk(&row, &kept, s->u[task]);
     s->tokens[task] = (int32_t)c;
     s->log_probs[task] =
@@ -198,7 +290,7 @@ int cpu_sample(struct kd_backend *be, const struct kd_sample *s)
 
     if (s->n == 0)
         return KD_OK;
-    KD_TRY(cpu_scratch(be, (size_t)s->cols * sizeof(uint64_t), 0));
+    KD_TRY(cpu_scratch(be, (size_t)s->cols * (sizeof(uint64_t) + sizeof(float)), 0));
     cpu_for(be, s->n, draw_task, &j);
     return KD_OK;
 }

@@ -103,7 +103,7 @@ struct draw_args {
     int per_row, cols, bits;
     int64_t top_k;
     float temperature;
-    double top_p;
+    double top_p, min_p, typical_p, epsilon, eta;
     double *log_probs;
     int32_t *tokens;
 };
@@ -114,10 +114,16 @@ struct draw_state {
     weight_t part[DRAW_THREADS / WARP]; /* weights of a warp's columns: larger keys */
     weight_t ties[DRAW_THREADS / WARP]; /* and number of those that are the least */
     unsigned most, n;                   /* largest key, keys that can be drawn */
-    unsigned least;                     /* key that is left */
+    unsigned first;                     /* of a cut: complement of its key */
+    weight_t surprise;
+    float mean, width; /* of surprises, and how far those drawn are from it */
+    unsigned least;    /* key that is left */
     weight_t below, skip, total, target;
     int warp, token;
 };
+
+/* What find_key orders, and what it adds up. */
+enum key_kind { SCORES_COUNTED, SCORES_WEIGHED, DISTANCES_WEIGHED };
 
 struct draw {
     const draw_args &a;
@@ -127,13 +133,26 @@ struct draw {
 
     __device__ __forceinline__ weight_t weight(float v) const
     {
+        if (s.width < INFINITY &&
+            kd_sample_distance(v, top, a.temperature, s.mean) > s.width)
+            return 0;
         return kd_sample_weight(v, top, a.temperature, a.bits);
     }
+    __device__ __forceinline__ unsigned distance_key(float v, unsigned least) const
+    {
+        return kd_sample_key(v) < least
+                   ? 0
+                   : kd_sample_key(kd_sample_distance(v, top, a.temperature, s.mean));
+    }
     __device__ __forceinline__ void survey();
-    __device__ __forceinline__ void find_key(unsigned least, weight_t limit,
-                                             bool weighted);
+    template <key_kind KIND>
+    __device__ __forceinline__ void find_key(unsigned least, weight_t limit);
     __device__ __forceinline__ void sum_weights();
     __device__ __forceinline__ void limit_to_top_p();
+    __device__ __forceinline__ void sum_surprise();
+    __device__ __forceinline__ void limit_to_typical();
+    __device__ __forceinline__ void cut(weight_t limit);
+    __device__ __forceinline__ void limit_further();
     __device__ __forceinline__ void walk(double u);
     __device__ __forceinline__ void walk_warp(int warp, weight_t sum, weight_t skip);
 };
@@ -148,6 +167,7 @@ __device__ __forceinline__ void draw::survey()
         s.least = 1;
         s.total = s.skip = 0;
         s.token = 0;
+        s.width = INFINITY;
     }
     __syncthreads();
     for (int c = (int)threadIdx.x; c < a.cols; c += DRAW_THREADS) {
@@ -162,10 +182,11 @@ __device__ __forceinline__ void draw::survey()
     top = kd_sample_score(s.most);
 }
 
-/* s.least = the smallest key from LEAST on such that those up to it count for more than
- * LIMIT, s.below = what the smaller ones count for. */
-__device__ __forceinline__ void draw::find_key(unsigned least, weight_t limit,
-                                               bool weighted)
+/* s.least = the smallest key such that those up to it count for more than LIMIT,
+ * s.below = what the smaller ones count for, among scores with keys from LEAST on; of
+ * distances, less the first s.skip whose score has that key. */
+template <key_kind KIND>
+__device__ __forceinline__ void draw::find_key(unsigned least, weight_t limit)
 {
     weight_t found = 0, sum = 0; /* of the first thread: digits so far, what is below */
 
@@ -178,16 +199,25 @@ __device__ __forceinline__ void draw::find_key(unsigned least, weight_t limit,
             s.least = (unsigned)found;
         __syncthreads();
         for (int c = (int)threadIdx.x; c < a.cols; c += DRAW_THREADS) {
-            const unsigned k = kd_sample_key(x[c]);
+            const unsigned k = KIND == DISTANCES_WEIGHED ? distance_key(x[c], least)
+                                                         : kd_sample_key(x[c]);
 
-            if (k >= least && (weight_t)k >> shift >> KD_SAMPLE_DIGIT_BITS == s.least)
+            if (k >= (KIND == DISTANCES_WEIGHED ? 1 : least) &&
+                (weight_t)k >> shift >> KD_SAMPLE_DIGIT_BITS == s.least)
                 (void)atomicAdd(&s.digits[k >> shift & (KD_SAMPLE_DIGITS - 1)],
-                                weighted ? weight(x[c]) : 1);
+                                KIND == SCORES_COUNTED ? 1 : weight(x[c]));
         }
         __syncthreads();
         if (threadIdx.x == 0) {
             int d = 0;
 
+            if (KIND == DISTANCES_WEIGHED && s.skip > 0) {
+                const float v = kd_sample_score(least);
+                const unsigned k = distance_key(v, least);
+
+                if ((weight_t)k >> shift >> KD_SAMPLE_DIGIT_BITS == s.least)
+                    s.digits[k >> shift & (KD_SAMPLE_DIGITS - 1)] -= s.skip * weight(v);
+            }
             while (d < KD_SAMPLE_DIGITS - 1 && sum + s.digits[d] <= limit)
                 sum += s.digits[d++];
             found = found << KD_SAMPLE_DIGIT_BITS | (weight_t)d;
@@ -201,11 +231,15 @@ __device__ __forceinline__ void draw::find_key(unsigned least, weight_t limit,
     __syncthreads();
 }
 
-/* s.total = all weights from s.least on. */
+/* s.total = all weights from s.least on, less those skipped. */
 __device__ __forceinline__ void draw::sum_weights()
 {
     weight_t sum = 0;
 
+    __syncthreads();
+    if (threadIdx.x == 0)
+        s.total = s.skip > 0 ? 0 - s.skip * weight(kd_sample_score(s.least)) : 0;
+    __syncthreads();
     for (int c = (int)threadIdx.x; c < a.cols; c += DRAW_THREADS)
         sum += kd_sample_key(x[c]) >= s.least ? weight(x[c]) : 0;
     (void)atomicAdd(&s.total, sum);
@@ -216,7 +250,7 @@ __device__ __forceinline__ void draw::limit_to_top_p()
 {
     const weight_t limit = kd_sample_share(1.0 - a.top_p, s.total);
 
-    find_key(s.least, limit, true);
+    find_key<SCORES_WEIGHED>(s.least, limit);
     if (threadIdx.x == 0) {
         const weight_t w = weight(kd_sample_score(s.least));
 
@@ -224,6 +258,90 @@ __device__ __forceinline__ void draw::limit_to_top_p()
         s.total -= s.below + s.skip * w;
     }
     __syncthreads();
+}
+
+/* s.surprise = the sum over what is left. */
+__device__ __forceinline__ void draw::sum_surprise()
+{
+    weight_t sum = 0;
+
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        const float v = kd_sample_score(s.least);
+
+        s.surprise = s.skip > 0 ? 0 - s.skip * kd_sample_surprise(weight(v), v, top,
+                                                                  a.temperature)
+                                : 0;
+    }
+    __syncthreads();
+    for (int c = (int)threadIdx.x; c < a.cols; c += DRAW_THREADS)
+        if (kd_sample_key(x[c]) >= s.least)
+            sum += kd_sample_surprise(weight(x[c]), x[c], top, a.temperature);
+    (void)atomicAdd(&s.surprise, sum);
+    __syncthreads();
+}
+
+/* Leave those whose surprise is nearest the mean, up to a mass. */
+__device__ __forceinline__ void draw::limit_to_typical()
+{
+    const unsigned least = s.least;
+
+    sum_surprise();
+    if (threadIdx.x == 0)
+        s.mean = (float)((double)s.surprise / (double)s.total);
+    __syncthreads();
+    find_key<DISTANCES_WEIGHED>(least, kd_sample_at_least(a.typical_p, s.total) - 1);
+    if (threadIdx.x == 0) {
+        s.width = kd_sample_score(s.least);
+        s.least = least;
+    }
+    sum_weights();
+}
+
+/* Leave the likeliest token, and those from the first on, in the order of scores, that
+ * weighs LIMIT or more. */
+__device__ __forceinline__ void draw::cut(weight_t limit)
+{
+    const unsigned least = s.least;
+    unsigned first = UINT32_MAX, most = 0;
+
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        s.first = s.most = 0;
+    }
+    __syncthreads();
+    for (int c = (int)threadIdx.x; c < a.cols; c += DRAW_THREADS) {
+        const unsigned k = kd_sample_key(x[c]);
+        const weight_t w = k >= least ? weight(x[c]) : 0;
+
+        most = w > 0 && k > most ? k : most;
+        first = w > 0 && w >= limit && k < first ? k : first;
+    }
+    (void)atomicMax(&s.first, ~first);
+    (void)atomicMax(&s.most, most);
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        first = ~s.first < s.most ? ~s.first : s.most;
+        s.skip = first == least ? s.skip : 0;
+        s.least = first;
+    }
+    sum_weights();
+}
+
+/* What comes after top-p. */
+__device__ __forceinline__ void draw::limit_further()
+{
+    if (a.min_p > 0.0)
+        cut(kd_sample_at_least(a.min_p, (weight_t)1 << a.bits));
+    if (kd_sample_typical(a.typical_p))
+        limit_to_typical();
+    if (a.epsilon > 0.0)
+        cut(kd_sample_at_least(a.epsilon, s.total));
+    if (a.eta > 0.0) {
+        sum_surprise();
+        cut(kd_sample_at_least(kd_sample_eta(a.eta, s.total, s.surprise, a.bits),
+                               s.total));
+    }
 }
 
 /* The token at U: a warp has the columns from its number times a part on. */
@@ -308,10 +426,11 @@ __global__ void __launch_bounds__(DRAW_THREADS) draw_kernel(const draw_args a)
     d.survey();
     if (state.n > 0) {
         if (a.top_k > 0 && a.top_k < state.n)
-            d.find_key(1, state.n - (weight_t)a.top_k, false);
+            d.find_key<SCORES_COUNTED>(1, state.n - (weight_t)a.top_k);
         d.sum_weights();
         if (a.top_p < 1.0)
             d.limit_to_top_p();
+        d.limit_further();
         d.walk(a.u[i]);
     }
     if (threadIdx.x > 0)
@@ -370,6 +489,10 @@ extern "C" int cuda_sample(struct kd_backend *be, const struct kd_sample *s)
                          s->top_k,
                          (float)s->temperature,
                          s->top_p,
+                         s->min_p,
+                         s->typical_p,
+                         s->epsilon,
+                         s->eta,
                          s->log_probs,
                          s->tokens};
 

@@ -14,7 +14,6 @@ import sys
 import torch
 from torch import nn
 from transformers import GenerationConfig, GenerationMixin, PretrainedConfig, PreTrainedModel
-from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
@@ -189,17 +188,22 @@ def cases():
 
 
 def warps():
-    for temperature, top_k, top_p in ((1.0, 0, 1.0), (0.7, 0, 1.0), (1.0, 5, 1.0), (1.5, 6, 0.8), (1.0, 0, 0.5)):
-        chain = LogitsProcessorList()
-        if temperature != 1.0:
-            chain.append(TemperatureLogitsWarper(temperature))
-        if top_k:
-            chain.append(TopKLogitsWarper(top_k=top_k))
-        if top_p < 1.0:
-            chain.append(TopPLogitsWarper(top_p=top_p))
+    settings = [dict(temperature=t, top_k=k, top_p=p)
+                for t, k, p in ((1.0, 0, 1.0), (0.7, 0, 1.0), (1.0, 5, 1.0), (1.5, 6, 0.8), (1.0, 0, 0.5))]
+    settings += [dict(min_p=0.2), dict(typical_p=0.3), dict(typical_p=0.9), dict(typical_p=0.05), dict(epsilon_cutoff=0.06), dict(eta_cutoff=0.3),
+                 dict(epsilon_cutoff=0.9), dict(eta_cutoff=0.8, temperature=0.6),
+                 dict(temperature=1.4, top_k=9, top_p=0.95, min_p=0.05, typical_p=0.8, epsilon_cutoff=0.02, eta_cutoff=0.1),
+                 dict(temperature=0.8, top_p=0.9, typical_p=0.6), dict(top_k=7, eta_cutoff=0.5, renormalize_logits=True)]
+    for given in settings:
+        full = dict(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, eos_token_id=EOS, pad_token_id=PAD, bos_token_id=BOS,
+                    decoder_start_token_id=START)
+        model = Table(TableConfig(11))
+        config = GenerationConfig(**{**full, **given})
+        model._prepare_special_tokens(config)
+        chain = model._get_logits_processor(config, input_ids_seq_length=1)
         z = torch.tensor([logits(77, [START], 11, 0.0)], dtype=torch.float32)
-        yield {"temperature": temperature, "top_k": top_k, "top_p": top_p, "source": 77, "vocab": 11,
-               "probabilities": torch.softmax(chain(None, z).double(), -1)[0].tolist()}
+        yield {**full, **given, "source": 77, "vocab": 11,
+               "probabilities": torch.softmax(chain(torch.tensor([[START]]), z).double(), -1)[0].tolist()}
 
 
 print(json.dumps({"cases": [run(c) for c in cases()], "warps": list(warps())}))
