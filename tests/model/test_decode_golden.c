@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Generation with real (tiny) models: the ids and scores of transformers' generate()
  * for every setting in golden/NAME/beams.json, all sources in one batch and in small
- * ones.
+ * ones; or in the folder KD_TEST_BEAMS instead of golden, which live_generate.sh fills.
  */
 #include "golden.h"
 #include "kdhpc/base/mem.h"
+#include "kdhpc/base/str.h"
 #include "kdhpc/decode/decode.h"
 #include "source_dir.h"
 
@@ -116,14 +117,20 @@ static void check_case(const char *name, struct golden *f, const struct kd_json 
 static void check_fixture(const char *name)
 {
     char path[256];
+    const char *live = getenv("KD_TEST_BEAMS"); /* a folder like tests/golden */
     struct golden f;
     struct kd_json *cases = NULL;
 
+    ok(kd_format(path, sizeof path, "%s%s/%s/beams.json",
+                 live ? "" : kd_test_source_dir(), live ? live : "/tests/golden",
+                 name));
+    if (live && !kd_path_exists(path)) {
+        skip();
+        return;
+    }
     golden_open(name, &f);
-    ok(kd_format(path, sizeof path, "%s/tests/golden/%s/beams.json",
-                 kd_test_source_dir(), name));
     ok(kd_json_parse_file(path, &cases));
-    assert_true(kd_json_len(cases) > 10);
+    assert_true(kd_json_len(cases) > 0);
     for (int64_t i = 0; i < kd_json_len(cases); i++) {
         check_case(name, &f, kd_json_at(cases, i), i, MAX_SOURCES);
         check_case(name, &f, kd_json_at(cases, i), i, 2);
