@@ -329,6 +329,16 @@ OPTIONS = [
 ]
 
 
+def options_for(c):
+    _, pad, eos, _ = ids_of(c)
+    for options in options_of(eos):
+        if c.get("V_src", c["V"]) != c["V"]:  # ids of the source are none of the decoder's
+            options = {k: v for k, v in options.items() if not k.startswith("encoder_")}
+        if c["cls"] == "fsmt":  # gives a pad that was generated no position
+            options["bad_words_ids"] = [[pad]]
+        yield options
+
+
 def trim(row, eos):
     row = row[1:]
     return row[:row.index(eos) + 1] if eos in row else row
@@ -354,6 +364,16 @@ def by_groups(model, source, config, eos):
     return [trim(r, eos) for r in rows], scores
 
 
+def only_options(c, model):
+    """What an option leaves at its default would come from the model's own settings."""
+    bos, pad, eos, start = ids_of(c)
+    model.generation_config = GenerationConfig(bos_token_id=bos, pad_token_id=pad,
+                                               eos_token_id=eos,
+                                               decoder_start_token_id=start)
+    if c["cls"] == "fsmt":
+        whole_prefix(model)
+
+
 def generate(c, model, sources, options):
     defaults = dict(min_length=0, length_penalty=1.0, early_stopping=False,
                     no_repeat_ngram_size=0, repetition_penalty=1.0, num_return_sequences=1,
@@ -377,21 +397,12 @@ def generate(c, model, sources, options):
 
 def beams(c, model, path):
     gen = torch.Generator().manual_seed(200 + c["seed"])
-    bos, pad, eos, start = ids_of(c)
-    # what an option leaves at its default would come from the model's own settings
-    model.generation_config = GenerationConfig(bos_token_id=bos, pad_token_id=pad,
-                                               eos_token_id=eos,
-                                               decoder_start_token_id=start)
+    eos = ids_of(c)[2]
+    only_options(c, model)
     sources = [torch.randint(3, c.get("V_src", c["V"]), (n,), generator=gen).tolist() + [eos]
                for n in (3, 12, 7, 1, 20)]
     cases = []
-    if c["cls"] == "fsmt":
-        whole_prefix(model)
-    for options in options_of(eos):
-        if c.get("V_src", c["V"]) != c["V"]:  # ids of the source are none of the decoder's
-            options = {k: v for k, v in options.items() if not k.startswith("encoder_")}
-        if c["cls"] == "fsmt":  # gives a pad that was generated no position
-            options["bad_words_ids"] = [[pad]]
+    for options in options_for(c):
         ids, scores, full = generate(c, model, sources, options)
         alone = [generate(c, model, [s], options) for s in sources]
         if any(k.startswith("encoder_") for k in options):

@@ -5,6 +5,7 @@
  */
 #include "golden.h"
 #include "kdhpc/base/mem.h"
+#include "kdhpc/base/str.h"
 #include "kdhpc/decode/decode.h"
 #include "source_dir.h"
 
@@ -120,14 +121,20 @@ static void check_case(const char *name, struct golden *f, const struct kd_json 
 static void check_fixture(const char *name, int number)
 {
     char path[256];
+    const char *live = getenv("KD_TEST_BEAMS"); /* a folder like tests/golden */
     struct golden f;
     struct kd_json *cases = NULL;
 
+    ok(kd_format(path, sizeof path, "%s%s/%s/beams.json",
+                 live ? "" : kd_test_source_dir(), live ? live : "/tests/golden",
+                 name));
+    if (live && !kd_path_exists(path)) {
+        skip();
+        return;
+    }
     golden_open(name, &f);
-    ok(kd_format(path, sizeof path, "%s/tests/golden/%s/beams.json",
-                 kd_test_source_dir(), name));
     ok(kd_json_parse_file(path, &cases));
-    assert_true(kd_json_len(cases) > 10);
+    assert_true(kd_json_len(cases) > 0);
     for (int beams = 0; beams < 2; beams++) {
         for (int64_t i = number % GOLDEN_SHARE; i < kd_json_len(cases);
              i += GOLDEN_SHARE) {
