@@ -157,6 +157,20 @@ static int line_text(const struct job *j, int64_t i, struct kd_str *out)
     return kd_str_append(out, p, len);
 }
 
+/* Ids of line I lie in the model's table. */
+static int check_ids(const struct job *j, int64_t i, const struct kd_token_ids *ids)
+{
+    int64_t bound = kd_model_arch(j->generator.model)->source_vocab_size;
+
+    for (int64_t k = 0; k < ids->n; k++)
+        if (ids->v[k] >= bound)
+            return KD_FAIL(KD_EINPUT,
+                           "line %lld has token id %d, but the model's vocabulary has "
+                           "%lld: is the tokenizer another model's?",
+                           (long long)i + 1, (int)ids->v[k], (long long)bound);
+    return KD_OK;
+}
+
 static int encode_lines(struct job *j)
 {
     int64_t positions = kd_model_arch(j->generator.model)->max_positions, cap = 0,
@@ -181,6 +195,7 @@ static int encode_lines(struct job *j)
         KD_GO(kd_tokenizer_encode(j->generator.tokenizer, KD_SOURCE,
                                   text.data ? text.data : "", text.len, max_length,
                                   &ids, &cut));
+        KD_GO(check_ids(j, i, &ids));
         KD_GO(kd_grow(&j->ids, &cap, at + ids.n, sizeof *j->ids));
         if (ids.n > 0)
             memcpy(j->ids + at, ids.v, (size_t)ids.n * sizeof *ids.v);

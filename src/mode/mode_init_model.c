@@ -107,7 +107,7 @@ static int reconcile(struct kd_json *config, const struct kd_tokenizer *t)
 
     KD_TRY(kd_arch_keys_of(config, &keys));
     KD_TRY(reconcile_vocab(config, keys.source_vocab, kd_tokenizer_size(t)));
-    KD_TRY(reconcile_vocab(config, keys.target_vocab, kd_tokenizer_size(t)));
+    KD_TRY(reconcile_vocab(config, keys.target_vocab, kd_tokenizer_target_size(t)));
     KD_TRY(reconcile_id(config, "bos_token_id", ids->bos));
     KD_TRY(reconcile_id(config, "eos_token_id", ids->eos));
     KD_TRY(reconcile_id(config, "pad_token_id", ids->pad));

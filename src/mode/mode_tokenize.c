@@ -314,12 +314,13 @@ static int write_corpus(struct kd_run *run, const struct tokenize_config *c,
                         const struct kd_tokenizer *t, const struct splits *splits,
                         const struct provenance *p)
 {
+    int64_t source_ids = kd_tokenizer_size(t), target_ids = kd_tokenizer_target_size(t);
     const struct kd_store_meta meta = {
         .schema = "kdhpc.corpus",
         .options = p->options.data,
         .parents = p->parents,
         .tokenizer_digest = kd_tokenizer_digest(t),
-        .vocab_size = kd_tokenizer_size(t),
+        .vocab_size = source_ids > target_ids ? source_ids : target_ids,
     };
     struct kd_corpus_writer *w = NULL;
 

@@ -21,9 +21,9 @@ echo "new models"
 bart='"d_model": 16, "encoder_layers": 1, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 4,
     "encoder_ffn_dim": 24, "decoder_ffn_dim": 32, "max_position_embeddings": 40'
 t5='"d_model": 16, "d_kv": 4, "num_layers": 2, "num_heads": 2, "d_ff": 24'
-new() { # NAME MODEL_TYPE MEMBERS
+new() { # NAME MODEL_TYPE MEMBERS [TOKENIZER]
     echo "{\"model_type\": \"$2\", $3}" >"$1.json"
-    kd_do 1 --mode init-model --from "$1.json" --tokenizer tok --output_dir "$1"
+    kd_do 1 --mode init-model --from "$1.json" --tokenizer "${4:-tok}" --output_dir "$1"
 }
 for type in bart mbart pegasus marian fsmt; do
     new $type $type "$bart"
@@ -56,6 +56,30 @@ refuses() { # CODE TEXT OPTIONS...
 echo "{\"model_type\": \"fsmt\", $bart, \"tgt_vocab_size\": 31}" >short.json
 refuses 3 "tgt_vocab_size is 31, but the tokenizer has 32" --mode init-model --from short.json --tokenizer tok
 refuses 3 "no src_vocab_size" --mode init-model --from fsmt.json
+
+echo "two vocabularies"
+cp -r "$KD_SOURCE_DIR/tests/golden/tokenizers/fsmt_en_de" "$KD_SOURCE_DIR/tests/golden/tokenizers/marian_two" .
+python3 - <<'P'
+import json
+for name in ("fsmt_en_de/vocab-tgt.json", "marian_two/target_vocab.json"):
+    with open(name) as f:
+        vocab = json.load(f)
+    vocab["zzzzz</w>"] = len(vocab)  # so that the sides differ in size
+    with open(name, "w") as f:
+        json.dump(vocab, f)
+P
+new two_fsmt fsmt "$bart" fsmt_en_de
+new two_marian marian "$bart, \"share_encoder_decoder_embeddings\": false, \"tie_word_embeddings\": false" marian_two
+for type in two_fsmt two_marian; do
+    kd_do 1 --mode tokenize --data_dir data --tokenizer $type --max_source_length 30 --max_target_length 30 --output_dir $type.corpus
+    kd_do 2 --mode score --model $type --corpus $type.corpus/corpus.h5 --output_dir $type.score
+    kd_do 2 --mode sft --model $type --corpus $type.corpus/corpus.h5 --max_steps 2 --threads 1 --eval_max_gen_length 8 --output_dir $type.sft
+done
+check "sizes of both sides" <<'P'
+marian, fsmt = (read_json("two_%s/config.json" % n) for n in ("marian", "fsmt"))
+assert (marian["vocab_size"], marian["decoder_vocab_size"]) == (293, 294), marian
+assert (fsmt["src_vocab_size"], fsmt["tgt_vocab_size"]) == (300, 301), fsmt
+P
 
 echo "layers by depth"
 new deep t5 '"d_model": 8, "d_kv": 4, "num_layers": 24, "num_decoder_layers": 16, "num_heads": 1, "d_ff": 8'
@@ -130,6 +154,7 @@ kd_do 1 --mode init-model --from wide.json --tokenizer tok --output_dir wide
 refuses 3 "the student has 40 source vocabulary entries, the teacher 32" $kd --teacher fsmt --model wide
 echo "{\"model_type\": \"fsmt\", $bart, \"src_vocab_size\": 8, \"tgt_vocab_size\": 32}" >narrow.json
 kd_do 1 --mode init-model --from narrow.json --output_dir narrow
+refuses 3 "line 1 has token id" --mode generate --model narrow --tokenizer tok --input data/test.source
 refuses 3 "source token id" --mode score --model narrow --corpus $corpus
 sed 's/"src_vocab_size": 8, "tgt_vocab_size": 32/"src_vocab_size": 32, "tgt_vocab_size": 8/' narrow.json >narrow_target.json
 kd_do 1 --mode init-model --from narrow_target.json --output_dir narrow_target
