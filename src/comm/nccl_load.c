@@ -5,18 +5,15 @@
  * the build found its header's library, then at the toolkit's usual place. */
 #include "nccl_api.h"
 
-#include <dlfcn.h>
+#include "kdhpc/base/library.h"
+
 #include <stdio.h>
-#include <string.h>
 
 #define TEXT(x) #x
 #define TEXT_OF(x) TEXT(x)
 #define LIBRARY "libnccl.so." TEXT_OF(NCCL_MAJOR)
 
-static const struct {
-    const char *name;
-    size_t at;
-} symbols[] = {
+static const struct kd_symbol symbols[] = {
     {"ncclGetVersion", offsetof(struct kd_nccl_api, version)},
     {"ncclGetUniqueId", offsetof(struct kd_nccl_api, unique_id)},
     {"ncclGetErrorString", offsetof(struct kd_nccl_api, error_text)},
@@ -40,42 +37,25 @@ enum { N_SYMBOLS = sizeof symbols / sizeof *symbols };
 _Static_assert(sizeof(struct kd_nccl_api) == N_SYMBOLS * sizeof(void *),
                "every function has its symbol");
 
-static void *open_library(void)
+const struct kd_nccl_api *kd_nccl_load(const char **missing)
 {
     static const char *const places[] = {LIBRARY, KD_NCCL_LIBRARY_DIR "/" LIBRARY,
                                          "/usr/local/cuda/lib64/" LIBRARY};
-    void *library = NULL;
-
-    for (size_t i = 0; !library && i < sizeof places / sizeof *places; i++)
-        library = dlopen(places[i], RTLD_NOW | RTLD_LOCAL);
-    return library;
-}
-
-const struct kd_nccl_api *kd_nccl_load(const char **missing)
-{
     static struct kd_nccl_api table;
     static char why[256];
-    void *library;
+    const char *symbol;
 
     *missing = why;
     if (table.version)
         return &table;
-    library = open_library();
-    if (!library) {
+    if (kd_library_load(places, sizeof places / sizeof *places, symbols, N_SYMBOLS,
+                        &table, &symbol))
+        return &table;
+    table.version = NULL;
+    if (symbol)
+        snprintf(why, sizeof why, "%s has no %s", LIBRARY, symbol);
+    else
         snprintf(why, sizeof why,
                  "%s cannot be loaded: put its folder into LD_LIBRARY_PATH", LIBRARY);
-        return NULL;
-    }
-    for (int i = 0; i < N_SYMBOLS; i++) {
-        void *symbol = dlsym(library, symbols[i].name);
-
-        if (!symbol) {
-            snprintf(why, sizeof why, "%s has no %s", LIBRARY, symbols[i].name);
-            table.version = NULL;
-            dlclose(library);
-            return NULL;
-        }
-        memcpy((char *)&table + symbols[i].at, &symbol, sizeof symbol);
-    }
-    return &table;
+    return NULL;
 }

@@ -6,9 +6,9 @@
  * the build found it, then at the toolkit's usual place. */
 #include "cuda_lt.h"
 
-#include <dlfcn.h>
+#include "kdhpc/base/library.h"
+
 #include <stdio.h>
-#include <string.h>
 
 #define TEXT(x) #x
 #define TEXT_OF(x) TEXT(x)
@@ -16,10 +16,7 @@
 #define OLDER_LIBRARY "libcublasLt.so.12"
 #define USUAL_DIR "/usr/local/cuda/lib64/"
 
-static const struct {
-    const char *name;
-    size_t at;
-} symbols[] = {
+static const struct kd_symbol symbols[] = {
     {"cublasLtGetVersion", offsetof(struct cuda_lt, version)},
     {"cublasLtCreate", offsetof(struct cuda_lt, create)},
     {"cublasLtDestroy", offsetof(struct cuda_lt, destroy)},
@@ -40,45 +37,27 @@ enum { N_SYMBOLS = sizeof symbols / sizeof *symbols };
 _Static_assert(sizeof(struct cuda_lt) == N_SYMBOLS * sizeof(void *),
                "every function has its symbol");
 
-static void *open_library(void)
+const struct cuda_lt *cuda_lt_load(const char **missing)
 {
     static const char *const places[] = {LIBRARY, KD_CUDA_LIBRARY_DIR "/" LIBRARY,
                                          USUAL_DIR LIBRARY, OLDER_LIBRARY,
                                          USUAL_DIR OLDER_LIBRARY};
-    void *library = NULL;
-
-    for (size_t i = 0; !library && i < sizeof places / sizeof *places; i++)
-        library = dlopen(places[i], RTLD_NOW | RTLD_LOCAL);
-    return library;
-}
-
-const struct cuda_lt *cuda_lt_load(const char **missing)
-{
     static struct cuda_lt table;
     static char why[256];
-    void *library;
+    const char *symbol;
 
     *missing = why;
     if (table.version)
         return &table;
-    library = open_library();
-    if (!library) {
+    if (kd_library_load(places, sizeof places / sizeof *places, symbols, N_SYMBOLS,
+                        &table, &symbol))
+        return &table;
+    table.version = NULL;
+    if (symbol)
+        snprintf(why, sizeof why, "the cuBLASLt that was found has no %s", symbol);
+    else
         snprintf(why, sizeof why,
                  "neither %s nor %s can be loaded: put its folder into LD_LIBRARY_PATH",
                  LIBRARY, OLDER_LIBRARY);
-        return NULL;
-    }
-    for (int i = 0; i < N_SYMBOLS; i++) {
-        void *symbol = dlsym(library, symbols[i].name);
-
-        if (!symbol) {
-            snprintf(why, sizeof why, "the cuBLASLt that was found has no %s",
-                     symbols[i].name);
-            table.version = NULL;
-            dlclose(library);
-            return NULL;
-        }
-        memcpy((char *)&table + symbols[i].at, &symbol, sizeof symbol);
-    }
-    return &table;
+    return NULL;
 }
