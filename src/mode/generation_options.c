@@ -7,6 +7,7 @@
 
 #include <math.h>
 #include <stddef.h>
+#include <string.h>
 
 #define ROW_INT(NAME, MIN, HELP)                                                       \
     {                                                                                  \
@@ -163,27 +164,42 @@ static void set_options(const struct kd_generation_options *o, uint64_t seed,
     g->seed = seed;
 }
 
-/* Put the settings of TASK in CONFIG's task_specific_params over those of SETTINGS, as
- * transformers' pipelines do. */
-static int apply_task(const struct kd_json *config, const char *task,
-                      struct kd_json *settings)
+bool kd_task_translates(const char *task)
+{
+    return task && strncmp(task, "translation", strlen("translation")) == 0;
+}
+
+/* As transformers' pipelines do.  A kind of task that is known by itself may have no
+ * settings of its own; any other name is misspelt. */
+int kd_generation_apply_task(const struct kd_json *config, const char *task,
+                             struct kd_json *settings)
 {
     const struct kd_json *tasks = kd_json_get(config, "task_specific_params"),
-                         *params = tasks ? kd_json_get(tasks, task) : NULL;
+                         *params = task && tasks ? kd_json_get(tasks, task) : NULL;
+    struct kd_json *all = NULL;
+    int rc = KD_OK;
 
+    if (!task)
+        return KD_OK;
+    if (!params && (!strcmp(task, "translation") || !strcmp(task, "summarization")))
+        return KD_OK;
     if (!params || !kd_json_is_object(params))
         return KD_FAIL(KD_EUSAGE,
                        "the model's config.json has no task_specific_params for task "
                        "'%s'",
                        task);
-    for (void *it = kd_json_first(params); it; it = kd_json_next(params, it)) {
+    all = kd_json_copy(params); /* which may be part of SETTINGS */
+    if (!all)
+        return KD_FAIL(KD_ENOMEM, "no memory for generation settings");
+    kd_json_del(all, "prefix"); /* of sources, not of outputs */
+    for (void *it = kd_json_first(all); it && !rc; it = kd_json_next(all, it)) {
         struct kd_json *copy = kd_json_copy(kd_json_value(it));
 
-        if (!copy)
-            return KD_FAIL(KD_ENOMEM, "no memory for generation settings");
-        KD_TRY(kd_json_set_json(settings, kd_json_key(it), copy));
+        rc = copy ? kd_json_set_json(settings, kd_json_key(it), copy)
+                  : KD_FAIL(KD_ENOMEM, "no memory for generation settings");
     }
-    return KD_OK;
+    kd_json_free(all);
+    return rc;
 }
 
 /* A key that says nothing is worth a word: it may be misspelt. */
@@ -211,9 +227,8 @@ int kd_generation_resolve(const struct kd_generation_options *o, const char *dir
     config = kd_json_copy(kd_model_config(m));
     if (!config)
         KD_GO(KD_FAIL(KD_ENOMEM, "no memory for generation settings"));
-    if (o->task)
-        KD_GO(
-            apply_task(kd_model_config(m), o->task, generation ? generation : config));
+    KD_GO(kd_generation_apply_task(kd_model_config(m), o->task,
+                                   generation ? generation : config));
     KD_GO(kd_generation_from_config(config, generation, positions, out));
     set_options(o, seed, out);
     KD_GO(kd_generation_check(out));

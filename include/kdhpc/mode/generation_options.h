@@ -31,6 +31,14 @@ int kd_generation_resolve(const struct kd_generation_options *o, const char *dir
                           struct kd_model *m, uint64_t seed,
                           struct kd_generation *out) KD_MUST_CHECK;
 
+/** Whether outputs of TASK (NULL: none) are translations, which BLEU measures.  Local. */
+bool kd_task_translates(const char *task);
+
+/** Put the settings that CONFIG's task_specific_params have for TASK (NULL: none) over
+ * those in SETTINGS, which may be CONFIG.  Local.  KD_EUSAGE. */
+int kd_generation_apply_task(const struct kd_json *config, const char *task,
+                             struct kd_json *settings) KD_MUST_CHECK;
+
 /** Generated rows of this rank. */
 struct kd_generated_set {
     int64_t n;                /* local sources */
