@@ -31,7 +31,8 @@ int kd_generation_resolve(const struct kd_generation_options *o, const char *dir
                           struct kd_model *m, uint64_t seed,
                           struct kd_generation *out) KD_MUST_CHECK;
 
-/** Whether outputs of TASK (NULL: none) are translations, which BLEU measures.  Local. */
+/** Whether outputs of TASK (NULL: none) are translations, which BLEU measures.  Local.
+ */
 bool kd_task_translates(const char *task);
 
 /** Put the settings that CONFIG's task_specific_params have for TASK (NULL: none) over
@@ -73,7 +74,7 @@ int kd_generated_gather(struct kd_run *run, const struct kd_generated_set *local
 void kd_generated_set_free(struct kd_generated_set *s);
 
 /** Output text of every row as lines: decoded by TOKENIZER, newlines as spaces; *OUT
- * has N strings (malloc'ed). */
+ * has N strings (malloc'ed).  Local. */
 int kd_decode_lines(const struct kd_tokenizer *t, const struct kd_generated *rows,
                     char ***out) KD_MUST_CHECK;
 
