@@ -21,6 +21,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 struct convert_config {
     const char *model, *max_shard_size;
@@ -254,14 +255,16 @@ static bool comes_along(const char *dir, const char *name)
                                        "*.ckpt*",       "*.onnx",
                                        "*.part",        ".*"};
     char *path = NULL;
-    bool is_dir;
+    struct stat st;
+    bool odd;
 
     for (size_t i = 0; i < sizeof left / sizeof *left; i++)
         if (fnmatch(left[i], name, 0) == 0)
             return false;
-    is_dir = kd_path_join(dir, name, &path) || kd_path_is_dir(path);
+    odd = kd_path_join(dir, name, &path) ||
+          (stat(path, &st) == 0 && !S_ISREG(st.st_mode)); /* a folder, a pipe */
     free(path);
-    return !is_dir;
+    return !odd;
 }
 
 static int copy_rest(const char *from, const char *to)

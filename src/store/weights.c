@@ -78,7 +78,8 @@ const struct kd_weight *kd_weights_find(const struct kd_weights *w, const char *
 static int file_map(struct kd_weights_file *f)
 {
     struct stat st;
-    int fd = open(f->path, O_RDONLY | O_CLOEXEC), err = 0;
+    /* a pipe must not keep the program waiting for a writer */
+    int fd = open(f->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), err = 0;
     void *map = NULL;
 
     if (fd < 0 || fstat(fd, &st))

@@ -23,13 +23,16 @@ convert() { # NAME OPTIONS...: of the tiny model
 echo "formats and shards"
 echo "a card" >model/README.md
 echo "not weights" >model/training_args.bin
+mkdir model/onnx
+mkfifo model/pipe
 convert same
 expect_same model/model.safetensors same/model.safetensors
 expect_same model/config.json same/config.json
 expect_same model/generation_config.json same/generation_config.json
 expect_same model/spiece.model same/spiece.model
 expect_path same/README.md
-expect_no_path same/training_args.bin same.part
+expect_no_path same/training_args.bin same/onnx same/pipe same.part
+rm -r model/onnx model/pipe
 kd_do 3 --mode convert --model model --output_dir half --save_dtype float16 --max_shard_size 0.01MB
 convert brain --save_dtype bfloat16 --max_shard_size 4KiB
 convert back --model brain --save_dtype float32 --max_shard_size 1000000
@@ -97,6 +100,9 @@ refused 3 "no config.json" --model tok
 mkdir bad
 cp model/config.json bad
 refused 3 "bad has no weights" --model bad
+mkfifo bad/pytorch_model.bin
+refused 3 "cannot open bad/pytorch_model.bin" --model bad
+rm bad/pytorch_model.bin
 cp "$golden/torchbin/old.bin" bad/pytorch_model.bin
 refused 3 "old format of before 1.6" --model bad
 cp "$golden/torchbin/evil.bin" bad/pytorch_model.bin
