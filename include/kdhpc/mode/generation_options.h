@@ -25,6 +25,11 @@ void kd_generation_options_unset(struct kd_generation_options *o);
 
 extern const struct kd_opt_row kd_generation_rows[];
 
+/** The prefix of sources in CONFIG's task_specific_params for TASK: "" if none there.
+ * Borrowed from CONFIG.  Local.  KD_EUSAGE: no such task. */
+int kd_task_prefix(const struct kd_json *config, const char *task,
+                   const char **out) KD_MUST_CHECK;
+
 /** Options over the generation config of model directory DIR over the defaults.  Local.
  * KD_EUSAGE, KD_EINPUT. */
 int kd_generation_resolve(const struct kd_generation_options *o, const char *dir,
