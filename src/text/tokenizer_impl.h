@@ -333,8 +333,9 @@ struct kd_scratch {
     struct kd_scratch *next;
     struct kd_str norm[2];               /* the two sides of a normalisation step */
     struct kd_str cut[KD_MAX_CUT_STEPS]; /* text as each step of the cutter writes it */
-    struct kd_str word, symbol;          /* one word, one symbol as it is looked up */
-    void *match;                         /* pcre2_match_data */
+    struct kd_str bytes[KD_MAX_CUT_STEPS]; /* a word's bytes as characters, by step */
+    struct kd_str word, symbol;            /* one word, one symbol as it is looked up */
+    void *match;                           /* pcre2_match_data */
     struct kd_viterbi_node *nodes;
     struct kd_symbol *symbols;
     struct kd_heap_entry *heap;
@@ -354,9 +355,11 @@ void kd_scratch_free_all(struct kd_scratch_pool *pool);
 
 int kd_token_ids_push(struct kd_token_ids *ids, int32_t id) KD_MUST_CHECK;
 
-/** Normalise TEXT[len] by all steps; *OUT and *OUT_LEN borrow from S or TEXT. */
+/** Normalise TEXT[len] by all steps; *OUT and *OUT_LEN borrow from S or TEXT.
+ * *AT_START, if not NULL, becomes false where a step drops the first character. */
 int kd_normalise(const struct kd_tokenizer *t, struct kd_scratch *s, const char *text,
-                 int64_t len, const char **out, int64_t *out_len) KD_MUST_CHECK;
+                 int64_t len, const char **out, int64_t *out_len,
+                 bool *at_start) KD_MUST_CHECK;
 
 /** Cut TEXT[len] into words and append the ids of each; AT_START: it begins where the
  * raw text begins. */

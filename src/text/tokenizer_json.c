@@ -244,10 +244,13 @@ static int read_post(const struct kd_json *j, struct kd_affix *a)
     if (!is_type(j, "Sequence"))
         return kd_json_refuse("post-processor", j);
     for (int64_t i = 0; i < kd_json_len(list); i++) {
-        if (is_type(kd_json_at(list, i), "Sequence") || a->n_before || a->n_after)
-            return kd_json_refuse("a chain of post-processors with",
-                                  kd_json_at(list, i));
-        KD_TRY(read_post(kd_json_at(list, i), a));
+        const struct kd_json *one = kd_json_at(list, i);
+
+        if (is_type(one, "ByteLevel")) /* moves offsets only */
+            continue;
+        if (is_type(one, "Sequence") || a->n_before || a->n_after)
+            return kd_json_refuse("a chain of post-processors with", one);
+        KD_TRY(read_post(one, a));
     }
     return KD_OK;
 }
