@@ -81,8 +81,9 @@ int kd_str_append_lossy(struct kd_str *out, const char *s, int64_t len) KD_MUST_
 
 struct kd_regex;
 
-/** Compile PATTERN as Oniguruma reads it: \s, \w, \d, \h by Unicode properties, ^ and $
- * at lines.  WHAT names it in the error, KD_EINPUT. */
+/** Append PATTERN as PCRE2 writes what Oniguruma reads. */
+int kd_regex_translate(const char *pattern, struct kd_str *out) KD_MUST_CHECK;
+/** Compile PATTERN as Oniguruma reads it.  WHAT names it in the error, KD_EINPUT. */
 int kd_regex_new(const char *pattern, const char *what,
                  struct kd_regex **out) KD_MUST_CHECK;
 /** A pattern that matches TEXT itself. */
