@@ -537,7 +537,8 @@ int32_t kd_slow_piece_id(const struct kd_tokenizer *t, enum kd_text_side side,
 
 int kd_spm_encoder_new(const char *path, struct kd_spm_encoder **out) KD_MUST_CHECK;
 void kd_spm_encoder_free(struct kd_spm_encoder *e);
-/** Append the pieces of TEXT[len] as the library makes them, a NUL after each. */
+/** Append the pieces of TEXT[len] as the library makes them, KD_PIECE_END after each.
+ */
 int kd_spm_encoder_run(const struct kd_spm_encoder *e, struct kd_scratch *s,
                        const char *text, int64_t len, struct kd_str *out) KD_MUST_CHECK;
 /** The library's object, for decoding. */
@@ -617,7 +618,9 @@ void kd_spm_free(struct kd_spm *m);
 /** The library's own encoding and decoding; thread-safe. */
 int kd_spm_open(const char *path, struct kd_spm_processor **out) KD_MUST_CHECK;
 void kd_spm_close(struct kd_spm_processor *p);
-/** Append the pieces of TEXT[len], a NUL after each. */
+/** What ends a piece: a byte that no UTF-8 has, as text may hold NUL. */
+#define KD_PIECE_END "\xFF"
+/** Append the pieces of TEXT[len], KD_PIECE_END after each. */
 int kd_spm_encode(const struct kd_spm_processor *p, const char *text, int64_t len,
                   struct kd_str *out) KD_MUST_CHECK;
 /** Append the text of PIECES[len], a NUL after each. */

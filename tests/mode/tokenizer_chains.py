@@ -32,7 +32,7 @@ PATTERNS = [r"\s+", r"\d", r"[aeiou]+", r"\p{L}+|\p{N}", r"\w+|[^\w\s]+", r"[A-Z
             r"[^(\s|[.,!?])]+", r"[\p{L}&&[^a-z]]"]
 BEHAVIOURS = ["removed", "isolated", "merged_with_previous", "merged_with_next", "contiguous"]
 SCHEMES = ["always", "first", "never"]
-POOLS = [(0x20, 0x7F), (1, 0x20), (0x80, 0x250), (0x300, 0x363), (0x370, 0x530), (0x590, 0x700), (0x900, 0xA00), (0x1100, 0x1200),
+POOLS = [(0x20, 0x7F), (0, 0x20), (0x80, 0x250), (0x300, 0x363), (0x370, 0x530), (0x590, 0x700), (0x900, 0xA00), (0x1100, 0x1200),
          (0x2000, 0x2070), (0x2150, 0x2190), (0x3000, 0x3100), (0x4E00, 0x4F00), (0xAC00, 0xAD00), (0xFB00, 0xFB50), (0xFF00, 0xFFF0),
          (0x1F300, 0x1F650)]
 
@@ -146,7 +146,7 @@ def texts(r, n, tokens):
             words.append(r.choice(tokens) if x < 0.3 else "".join(chr(r.randrange(*pool)) for _ in range(r.randrange(1, 5))))
         words = r.sample(words, r.randrange(1, min(9, len(words))))
         out.append("".join(w + r.choice([" ", " ", " ", "", "  ", "\t", ", ", "\u00a0"]) for w in words))
-    return ["".join(c for c in x if c != "\0" and unicodedata.category(c) not in ("Cn", "Cs")) for x in out]
+    return ["".join(c for c in x if unicodedata.category(c) not in ("Cn", "Cs")) for x in out]
 
 
 def reference(path, items):
