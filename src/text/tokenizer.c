@@ -401,13 +401,13 @@ static int encode_gap(const struct kd_tokenizer *t, struct kd_scratch *s,
     const char *norm = NULL;
     int64_t n = 0, done = 0, from = 0;
 
-    KD_TRY(kd_normalise(t, s, text, len, &norm, &n));
+    KD_TRY(kd_normalise(t, s, text, len, &norm, &n, &at_start));
     while (kd_added_next(t, &t->normalized_index, norm, n, from, done, &m)) {
         KD_TRY(kd_cut_and_segment(t, s, norm + done, m.start - done,
                                   at_start && done == 0, ids));
         KD_TRY(kd_token_ids_push(ids, m.id));
         done = m.stop;
-        from = m.next > m.stop ? m.next : m.stop;
+        from = m.next;
     }
     return kd_cut_and_segment(t, s, norm + done, n - done, at_start && done == 0, ids);
 }
@@ -416,13 +416,14 @@ static int encode_text(const struct kd_tokenizer *t, struct kd_scratch *s,
                        const char *text, int64_t len, struct kd_token_ids *ids)
 {
     struct kd_added_match m = {0};
-    int64_t done = 0;
+    int64_t done = 0, from = 0;
 
-    while (kd_added_next(t, &t->raw_index, text, len, done, done, &m)) {
+    while (kd_added_next(t, &t->raw_index, text, len, from, done, &m)) {
         if (m.start > done)
             KD_TRY(encode_gap(t, s, text + done, m.start - done, done == 0, ids));
         KD_TRY(kd_token_ids_push(ids, m.id));
         done = m.stop;
+        from = m.next;
     }
     return done < len ? encode_gap(t, s, text + done, len - done, done == 0, ids)
                       : KD_OK;

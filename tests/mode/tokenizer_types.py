@@ -40,7 +40,7 @@ transformers.logging.set_verbosity_error()
 
 def awkward(tokenizer, lines, n):
     """Texts with every special and added token in odd places, and characters that libraries treat differently."""
-    out = list(kinds.AWKWARD)
+    out = kinds.AWKWARD + ["\0", "a\0b", "\0 a\0\0 b\0", "\u4e2d\0\u6587"]
     added = list(tokenizer.get_added_vocab())
     tokens = added[:6] + added[-6:] + [str(t) for t in tokenizer.all_special_tokens][:12]
     for t in dict.fromkeys(tokens):
@@ -55,7 +55,7 @@ def awkward(tokenizer, lines, n):
         chosen = r.sample(pools, 3)
         text = "".join(chr(r.randrange(*r.choice(chosen))) if r.random() < 0.7 else r.choice(" abeE.,'-1 ")
                        for _ in range(r.randrange(1, 24)))
-        out.append("".join(c for c in text if c != "\0" and unicodedata.category(c) != "Cn"))
+        out.append("".join(c for c in text if unicodedata.category(c) != "Cn"))
     for i in range(n):  # real lines, broken and rejoined
         a, b = r.choice(lines), r.choice(lines)
         cut = r.randrange(len(a) + 1)

@@ -48,10 +48,11 @@ static int compare(const struct kd_tokenizer *t, const char *path,
     (void)printf("%lld\n", (long long)kd_tokenizer_size(t));
     for (int64_t i = 0; i < kd_json_len(items); i++) {
         const struct kd_json *item = kd_json_at(items, i);
-        const char *s = kd_json_as_str(item, NULL);
+        int64_t len = 0;
+        const char *s = kd_json_as_text(item, &len);
 
         if (s)
-            KD_GO(kd_tokenizer_encode(t, side, s, (int64_t)strlen(s), 0, &ids, NULL));
+            KD_GO(kd_tokenizer_encode(t, side, s, len, 0, &ids, NULL));
         else
             KD_GO(read_ids(item, &ids));
         KD_GO(kd_tokenizer_decode(t, ids.v, ids.n, &text));
