@@ -54,6 +54,14 @@ double kd_now_s(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* Names in files may hold anything, also what moves a terminal's cursor. */
+void kd_log_plain(char *text)
+{
+    for (; *text; text++)
+        if ((unsigned char)*text < ' ' || *text == 0x7f)
+            *text = ' ';
+}
+
 /* One write per line, so that lines of several ranks do not mix. */
 static void print_line(const char *line)
 {
@@ -87,6 +95,7 @@ void kd_log(enum kd_log_level level, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(line + n, sizeof line - (size_t)n, fmt, ap);
     va_end(ap);
+    kd_log_plain(line);
     print_line(line);
 }
 

@@ -27,15 +27,6 @@ static const char *base_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
-/* Diagnostics are one line whatever file names or library messages are in them. */
-static void keep_one_line(char *text)
-{
-    for (; *text; text++) {
-        if (*text == '\n' || *text == '\r')
-            *text = ' ';
-    }
-}
-
 int kd_fail_at(const char *file, int line, int code, const char *fmt, ...)
 {
     va_list ap;
@@ -48,7 +39,7 @@ int kd_fail_at(const char *file, int line, int code, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(record.text, sizeof record.text, fmt, ap);
     va_end(ap);
-    keep_one_line(record.text);
+    kd_log_plain(record.text);
     return code;
 }
 

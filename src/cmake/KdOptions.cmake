@@ -32,3 +32,6 @@ if(KDHPC_SANITIZE)
         $<$<COMPILE_LANGUAGE:C,CXX>:-fsanitize=${KDHPC_SANITIZE};-fno-omit-frame-pointer;-fno-sanitize-recover=all>)
     target_link_options(kd_flags INTERFACE -fsanitize=${KDHPC_SANITIZE})
 endif()
+if(KDHPC_FUZZ) # a fuzzer must see which branches of the libraries an input takes
+    target_compile_options(kd_flags INTERFACE $<$<COMPILE_LANGUAGE:C,CXX>:-fsanitize=fuzzer-no-link>)
+endif()

@@ -233,7 +233,9 @@ void kd_comm_leave(struct kd_comm *comm)
 
 /* ---- votes ---- */
 
-/* Give every rank the record of the failed rank ROOT, whose own status is RC. */
+/* Give every rank the record of the failed rank ROOT, whose own status is RC.  A
+ * failure that was agreed on before comes back from all ranks: it stays the first
+ * one's. */
 static int share_record(struct kd_comm *comm, int rc, int root)
 {
     struct kd_error record = {0};
@@ -247,7 +249,9 @@ static int share_record(struct kd_comm *comm, int rc, int root)
     kd_comm_check(comm,
                   MPI_Bcast(&record, (int)sizeof record, MPI_BYTE, root, comm->world),
                   "MPI_Bcast");
-    comm->failed_rank = root;
+    if (!record.agreed)
+        comm->failed_rank = root;
+    record.agreed = true;
     kd_error_set(&record);
     return record.code;
 }

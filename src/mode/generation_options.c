@@ -7,6 +7,7 @@
 
 #include <math.h>
 #include <stddef.h>
+#include <string.h>
 
 #define ROW_INT(NAME, MIN, HELP)                                                       \
     {                                                                                  \
@@ -163,45 +164,61 @@ static void set_options(const struct kd_generation_options *o, uint64_t seed,
     g->seed = seed;
 }
 
+bool kd_task_translates(const char *task)
+{
+    return task && strncmp(task, "translation", strlen("translation")) == 0;
+}
+
+/* What CONFIG has for TASK, in *PARAMS: NULL if there is no task, and maybe for a kind
+ * of task that is known by itself; any other name is misspelt. */
 static int find_task(const struct kd_json *config, const char *task,
                      const struct kd_json **params)
 {
     const struct kd_json *tasks = kd_json_get(config, "task_specific_params");
 
-    *params = tasks ? kd_json_get(tasks, task) : NULL;
-    if (!*params || !kd_json_is_object(*params))
-        return KD_FAIL(KD_EUSAGE,
-                       "the model's config.json has no task_specific_params for task "
-                       "'%s'",
-                       task);
-    return KD_OK;
+    *params = task && tasks ? kd_json_get(tasks, task) : NULL;
+    if (!task || (*params && kd_json_is_object(*params)))
+        return KD_OK;
+    if (!*params && (!strcmp(task, "translation") || !strcmp(task, "summarization")))
+        return KD_OK;
+    return KD_FAIL(KD_EUSAGE,
+                   "the model's config.json has no task_specific_params for task '%s'",
+                   task);
 }
 
-int kd_task_prefix(const struct kd_json *config, const char *task, const char **out)
+int kd_task_prefix(const struct kd_json *config, const char *task, const char *given,
+                   const char **out)
 {
     const struct kd_json *params;
 
     KD_TRY(find_task(config, task, &params));
-    *out = kd_json_str(params, "prefix", "");
+    *out = given ? given : params ? kd_json_str(params, "prefix", "") : "";
     return KD_OK;
 }
 
-/* Put the settings of TASK in CONFIG's task_specific_params over those of SETTINGS, as
- * transformers' pipelines do. */
-static int apply_task(const struct kd_json *config, const char *task,
-                      struct kd_json *settings)
+/* As transformers' pipelines do. */
+int kd_task_apply(const struct kd_json *config, const char *task,
+                  struct kd_json *settings)
 {
     const struct kd_json *params;
+    struct kd_json *all = NULL;
+    int rc = KD_OK;
 
     KD_TRY(find_task(config, task, &params));
-    for (void *it = kd_json_first(params); it; it = kd_json_next(params, it)) {
+    if (!params)
+        return KD_OK;
+    all = kd_json_copy(params); /* which may be part of SETTINGS */
+    if (!all)
+        return KD_FAIL(KD_ENOMEM, "no memory for generation settings");
+    kd_json_del(all, "prefix"); /* of sources, not of outputs */
+    for (void *it = kd_json_first(all); it && !rc; it = kd_json_next(all, it)) {
         struct kd_json *copy = kd_json_copy(kd_json_value(it));
 
-        if (!copy)
-            return KD_FAIL(KD_ENOMEM, "no memory for generation settings");
-        KD_TRY(kd_json_set_json(settings, kd_json_key(it), copy));
+        rc = copy ? kd_json_set_json(settings, kd_json_key(it), copy)
+                  : KD_FAIL(KD_ENOMEM, "no memory for generation settings");
     }
-    return KD_OK;
+    kd_json_free(all);
+    return rc;
 }
 
 /* A key that says nothing is worth a word: it may be misspelt. */
@@ -229,9 +246,7 @@ int kd_generation_resolve(const struct kd_generation_options *o, const char *dir
     config = kd_json_copy(kd_model_config(m));
     if (!config)
         KD_GO(KD_FAIL(KD_ENOMEM, "no memory for generation settings"));
-    if (o->task)
-        KD_GO(
-            apply_task(kd_model_config(m), o->task, generation ? generation : config));
+    KD_GO(kd_task_apply(kd_model_config(m), o->task, generation ? generation : config));
     KD_GO(kd_generation_from_config(config, generation, positions, out));
     set_options(o, seed, out);
     KD_GO(kd_generation_check(out));

@@ -198,19 +198,24 @@ static int report_uses(struct kd_json *r, bool usable, const char *why, bool tok
 
 /* A model of a family of ours: its parameters against its weights. */
 static int report_model(const char *dir, const struct kd_json *config,
-                        const struct kd_weights *w, struct kd_str *heads,
-                        struct kd_json *r)
+                        const struct kd_weights *w, struct kd_json *r)
 {
+    static const char *const names[] = {"missing", "unexpected", "passed_over"};
     const struct kd_weight **of = NULL;
     struct kd_model *m = NULL;
+    struct kd_str heads = {0};
     int rc;
 
     KD_GO(kd_model_outline(config, &m));
     KD_GO(report_arch(kd_model_arch(m), r));
     KD_GO(report_counts(m, r));
     KD_GO(kd_calloc(kd_model_params(m)->n, sizeof *of, &of));
-    rc = kd_model_match(m, w, dir, of, heads);
+    rc = kd_model_match(m, w, dir, of, &heads, r);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (kd_json_len(kd_json_get(r, names[i])) == 0)
+            kd_json_del(r, names[i]);
 out:
+    kd_str_free(&heads);
     free(of);
     kd_model_free(m);
     return rc;
@@ -221,21 +226,18 @@ static int report_dir(const char *dir, const struct kd_json *config,
 {
     const char *type = kd_json_str(config, "model_type", "(none)");
     bool known = kd_model_type_known(config), tokenizer;
-    struct kd_str heads = {0}, why = {0};
+    struct kd_str why = {0};
     int rc;
 
     KD_GO(report_weights(w, r));
     KD_GO(report_tokenizer(dir, r, &tokenizer));
     if (known)
-        KD_GO(report_model(dir, config, w, &heads, r));
+        KD_GO(report_model(dir, config, w, r));
     else
         KD_GO(kd_str_printf(&why, "model_type %s is not one of this program's families",
                             type));
-    if (heads.len)
-        KD_GO(kd_json_set_str(r, "passed_over", heads.data + 1));
     rc = report_uses(r, known, why.data, tokenizer);
 out:
-    kd_str_free(&heads);
     kd_str_free(&why);
     return rc;
 }

@@ -145,7 +145,7 @@ static int list_by_family(struct conversion *cv, struct kd_str *why)
     KD_GO(kd_model_outline(cv->config, &m));
     KD_GO(kd_calloc(kd_model_params(m)->n, sizeof *of, &of));
     KD_GO(kd_calloc(kd_model_params(m)->n, sizeof *cv->tensors, &cv->tensors));
-    rc = kd_model_match(m, cv->w, cv->c->model, of, why);
+    rc = kd_model_match(m, cv->w, cv->c->model, of, why, NULL);
     for (int i = 0; !rc && !why->len && i < kd_model_params(m)->n; i++)
         rc = add_param(cv, m, i, of[i]);
     if (!rc && !why->len) {

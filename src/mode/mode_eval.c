@@ -49,8 +49,9 @@ static const struct kd_opt_row rows[] = {
      .help = "words of the lead baseline"},
     {FIELD(predictions), .type = KD_OPT_STR,
      .help = "file with an output a line to score; needs no model"},
-    {FIELD(metrics), .type = KD_OPT_STR_LIST, .def = "rouge",
-     .help = "what to compute: rouge, bleu, chrf, ter"},
+    {FIELD(metrics), .type = KD_OPT_STR_LIST,
+     .help = "what to compute: rouge, bleu, chrf, ter (default: rouge, for a task of "
+             "translation bleu)"},
     {FIELD(references), .type = KD_OPT_STR_LIST,
      .help = "files with a further reference a line, for bleu, chrf and ter"},
 };
@@ -67,6 +68,11 @@ static const char *const outputs[] = {"metrics.json", "generations.txt", "exampl
 
 static int choose_metrics(struct eval_config *o)
 {
+    if (o->metrics.n < 0) {
+        o->wants[KD_BLEU] = kd_task_translates(o->generation.task);
+        o->rouge = !o->wants[KD_BLEU];
+        return KD_OK;
+    }
     for (int64_t i = 0; i < o->metrics.n; i++) {
         const char *name = o->metrics.v[i];
         bool known = strcmp(name, "rouge") == 0;

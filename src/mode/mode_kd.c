@@ -267,7 +267,7 @@ out:
 
 static int check(const struct kd_common *common, void *config)
 {
-    const struct kd_config *c = config;
+    struct kd_config *c = config;
 
     (void)common;
     if (c->model && (c->student_encoder_layers != KD_UNSET_INT ||
@@ -277,7 +277,7 @@ static int check(const struct kd_common *common, void *config)
             "--model is a finished student: --student_encoder_layers and "
             "--student_decoder_layers make one from the teacher; give one or the "
             "other");
-    return KD_OK;
+    return kd_training_check(&c->training);
 }
 
 static bool resumes(const void *config)

@@ -44,6 +44,12 @@ out:
     return rc;
 }
 
+static int check(const struct kd_common *common, void *config)
+{
+    (void)common;
+    return kd_training_check(&((struct sft_config *)config)->training);
+}
+
 static bool resumes(const void *config)
 {
     return ((const struct sft_config *)config)->training.resume != NULL;
@@ -58,6 +64,7 @@ const struct kd_mode kd_mode_sft = {
     .outputs = kd_training_outputs,
     .needs_output_dir = true,
     .stops = true,
+    .check = check,
     .resumes = resumes,
     .computes = true,
     .run = run_sft,

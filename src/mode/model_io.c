@@ -50,7 +50,7 @@ static int load_weights(struct kd_model *m, const char *dir)
 
     KD_GO(kd_weights_open(dir, &w));
     KD_GO(kd_calloc(kd_model_params(m)->n, sizeof *of, &of));
-    KD_GO(kd_model_match(m, w, dir, of, &heads));
+    KD_GO(kd_model_match(m, w, dir, of, &heads, NULL));
     if (heads.len)
         kd_warn("%s: the head of another task is passed over%s", dir, heads.data);
     rc = kd_model_fill(m, of);

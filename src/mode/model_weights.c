@@ -33,14 +33,17 @@ enum { N_OTHER_HEADS = sizeof other_heads / sizeof *other_heads };
 
 /* ---- lists of names ---- */
 
-/* A count and its first names, for one line. */
+/* A count and its first names, for one line; all of them, if somebody asks. */
 struct name_list {
     int64_t n;
     struct kd_str text;
+    struct kd_json *all;
 };
 
 static int list_name(struct name_list *l, const char *name)
 {
+    if (l->all)
+        KD_TRY(kd_json_append_str(l->all, name));
     if (l->n++ >= NAMES_SHOWN)
         return KD_OK;
     return kd_str_printf(&l->text, "%s%.112s", l->n > 1 ? ", " : "", name);
@@ -53,6 +56,15 @@ static int list_text(const struct name_list *l, struct kd_str *out)
         return KD_OK;
     return kd_str_printf(out, " (%s%s)", l->text.data,
                          l->n > NAMES_SHOWN ? ", ..." : "");
+}
+
+/* Let L's names go to the object REPORT, unless it is NULL, as KEY. */
+static int list_into(struct name_list *l, struct kd_json *report, const char *key)
+{
+    if (report)
+        KD_TRY(kd_json_set_json(report, key, kd_json_array()));
+    l->all = report ? kd_json_get(report, key) : NULL;
+    return KD_OK;
 }
 
 /* ---- names ---- */
@@ -187,9 +199,12 @@ static int report(const char *dir, const struct name_list *missing,
     KD_GO(list_text(unexpected, &b));
     rc = KD_FAIL(KD_EINPUT,
                  "%s: the weights do not match config.json: %lld missing%s, %lld not "
-                 "expected%s",
+                 "expected%s%s",
                  dir, (long long)missing->n, a.data ? a.data : "",
-                 (long long)unexpected->n, b.data ? b.data : "");
+                 (long long)unexpected->n, b.data ? b.data : "",
+                 missing->n > NAMES_SHOWN || unexpected->n > NAMES_SHOWN
+                     ? "; --mode inspect lists them all"
+                     : "");
 out:
     kd_str_free(&a);
     kd_str_free(&b);
@@ -197,7 +212,8 @@ out:
 }
 
 int kd_model_match(struct kd_model *m, const struct kd_weights *w, const char *dir,
-                   const struct kd_weight **of, struct kd_str *heads)
+                   const struct kd_weight **of, struct kd_str *heads,
+                   struct kd_json *names)
 {
     const struct kd_params *ps = kd_model_params(m);
     struct name_list missing = {0}, unexpected = {0}, passed = {0};
@@ -205,6 +221,9 @@ int kd_model_match(struct kd_model *m, const struct kd_weights *w, const char *d
     int rc;
 
     KD_TRY(kd_calloc(kd_weights_count(w), sizeof *used, &used));
+    KD_GO(list_into(&missing, names, "missing"));
+    KD_GO(list_into(&unexpected, names, "unexpected"));
+    KD_GO(list_into(&passed, names, "passed_over"));
     for (int i = 0; i < ps->n; i++) {
         const struct kd_param *p = &ps->items[i];
         const struct kd_weight *t = find_tensor(m, i, w, used);

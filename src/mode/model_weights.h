@@ -10,10 +10,12 @@
 /** Find the tensors of W, from DIR, for the parameters of M: OF[i] fills parameter i;
  * NULL where the file need not hold it (a buffer: zeros; positions that a formula
  * gives).  HEADS gets the names of tensors that belong to another task's head, if there
- * are any.  Local.  KD_EINPUT lists by name what is missing, what is not expected, or
- * says whose shape differs. */
+ * are any.  The object NAMES (or NULL) gets all names that are "missing", "unexpected"
+ * and "passed_over".  Local.  KD_EINPUT has the first of what is missing and what is
+ * not expected, or says whose shape differs. */
 int kd_model_match(struct kd_model *m, const struct kd_weights *w, const char *dir,
-                   const struct kd_weight **of, struct kd_str *heads) KD_MUST_CHECK;
+                   const struct kd_weight **of, struct kd_str *heads,
+                   struct kd_json *names) KD_MUST_CHECK;
 
 /** Put the values into M, which is new: OF as above.  Local. */
 int kd_model_fill(struct kd_model *m, const struct kd_weight *const *of) KD_MUST_CHECK;

@@ -501,18 +501,6 @@ static int settle_start(struct kd_session *s)
     return kd_json_set_int(config, key, start);
 }
 
-/* Adafactor's state is a few per cent of AdamW's: nothing to shard or to shorten. */
-static int check_optimiser(const struct kd_training_options *o)
-{
-    if (o->adafactor && o->zero)
-        return KD_FAIL(KD_EUSAGE, "--zero 1 shards the moments of AdamW; with "
-                                  "--adafactor only --zero 0 is allowed");
-    if (o->adafactor && o->moments)
-        return KD_FAIL(KD_EUSAGE, "--moments is the type of AdamW's; with --adafactor "
-                                  "only float32 is allowed");
-    return KD_OK;
-}
-
 static int open_engine(struct kd_session *s)
 {
     const struct kd_training_options *o = s->o;
@@ -577,12 +565,21 @@ out:
     return rc;
 }
 
+/* The settings that go with the model are those that validation uses. */
+static int open_generation(struct kd_session *s)
+{
+    struct kd_json *config = kd_model_config(s->setup->student);
+
+    KD_TRY(kd_generation_json(s->setup->model_dir, &s->generation));
+    return kd_task_apply(config, s->o->task, s->generation ? s->generation : config);
+}
+
 static int open_session(struct kd_session *s)
 {
     struct kd_comm *comm = s->run->comm;
 
     KD_TRY(open_corpus(s));
-    KD_ALL(comm, kd_generation_json(s->setup->model_dir, &s->generation));
+    KD_ALL(comm, open_generation(s));
     KD_ALL(comm, settle_start(s));
     KD_TRY(kd_session_memory(s));
     KD_TRY(open_engine(s));
@@ -656,7 +653,6 @@ int kd_train(struct kd_run *run, const struct kd_training_options *o,
                            .at = {.best = NAN, .validated_step = -1}};
     int rc = KD_OK;
 
-    KD_GO(check_optimiser(o));
     KD_GO(open_session(&s));
     KD_GO(loop(&s));
     kd_debug("steps used %zu bytes of arena and %zu bytes of other gradients",

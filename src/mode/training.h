@@ -24,16 +24,20 @@ struct kd_training_options {
     bool freeze_encoder, freeze_embeds, sortish_sampler, shuffle, do_predict, recompute;
     double val_check_interval;
     int64_t n_train, n_val, n_test, eval_beams, eval_max_gen_length;
-    int val_metric; /* enum kd_val_metric */
+    int val_metric; /* enum kd_val_metric; -1: the task's */
     int64_t early_stopping_patience, save_top_k, save_steps, save_total_limit,
         logging_steps, max_skipped_steps;
-    const char *resume, *tokenizer;
+    const char *resume, *tokenizer, *task;
     int save_dtype; /* 0 float32, 1 bfloat16 */
     int compat;     /* enum kd_compat */
     struct kd_str_list corpus;
 };
 
 extern const struct kd_opt_row kd_training_rows[]; /* ends with a row without a name */
+
+/** Settle what depends on several options, and refuse what goes wrong together.  Local.
+ * KD_EUSAGE. */
+int kd_training_check(struct kd_training_options *o) KD_MUST_CHECK;
 
 /** What to train. */
 struct kd_training_setup {

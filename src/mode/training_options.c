@@ -4,6 +4,8 @@
  */
 #include "training.h"
 
+#include "kdhpc/mode/generation_options.h"
+
 #define ROW(field, type_, def_, min_, max_, help_)                                     \
     {                                                                                  \
         .name = #field, .type = type_,                                                 \
@@ -72,8 +74,11 @@ const struct kd_opt_row kd_training_rows[] = {
     INT(eval_beams, NULL, 1, "beams of validation (default: the model's)"),
     INT(eval_max_gen_length, NULL, 2,
         "max_length of validation (default: the model's)"),
-    CHOICE(val_metric, "rouge2", "rouge2|bleu|loss",
-           "what chooses the best model; loss: validation does not generate"),
+    STR(task, "summarization..., translation...: what outputs are measured by, and the "
+              "name of their settings in the model's task_specific_params"),
+    CHOICE(val_metric, NULL, "rouge2|bleu|loss",
+           "what chooses the best model; loss: validation does not generate (default: "
+           "rouge2, for a task of translation bleu)"),
     INT(early_stopping_patience, "-1", -1,
         "stop after so many validations without progress (-1: never)"),
     ROW(save_top_k, KD_OPT_INT, "1", 1, 1, "best models kept in model/"),
@@ -88,6 +93,20 @@ const struct kd_opt_row kd_training_rows[] = {
            "arithmetic of a reference, quirks included"),
     {.name = NULL},
 };
+
+/* Adafactor's state is a few per cent of AdamW's: nothing to shard or to shorten. */
+int kd_training_check(struct kd_training_options *o)
+{
+    if (o->adafactor && o->zero)
+        return KD_FAIL(KD_EUSAGE, "--zero 1 shards the moments of AdamW; with "
+                                  "--adafactor only --zero 0 is allowed");
+    if (o->adafactor && o->moments)
+        return KD_FAIL(KD_EUSAGE, "--moments is the type of AdamW's; with --adafactor "
+                                  "only float32 is allowed");
+    if (o->val_metric < 0)
+        o->val_metric = kd_task_translates(o->task) ? KD_VAL_BLEU : KD_VAL_ROUGE2;
+    return KD_OK;
+}
 
 const char *const kd_training_outputs[] = {
     "run.yaml", "metrics.jsonl", "log.txt", "checkpoint-*.h5", "model", NULL};

@@ -106,6 +106,7 @@ static int resolve(const struct kd_validation *v, const struct kd_run *run,
     go.num_beams = v->o->eval_beams;
     go.max_length = v->o->eval_max_gen_length;
     go.num_return_sequences = 1;
+    go.task = v->o->task;
     go.quiet = true;
     KD_TRY(kd_generation_resolve(&go, v->model_dir, m, (uint64_t)run->common->seed, g));
     if (v->start_id >= 0)

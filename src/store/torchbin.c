@@ -47,6 +47,7 @@ enum { N_STORAGES = sizeof storage_dtypes / sizeof *storage_dtypes };
 struct reader {
     struct kd_weights *w;
     const char *path;
+    int64_t n_bytes;
     struct kd_zip zip;
     struct kd_pickle pickle;
     const char *prefix; /* folder of all members, with its '/' */
@@ -228,6 +229,8 @@ static int read_tensor(struct reader *r, const struct kd_pickle_value *key,
         (t.count && last >= n_values - offset->n) ||
         __builtin_mul_overflow(t.count, t.item_bytes, &bytes))
         return bad_tensor(r, key, "reaches beyond its storage");
+    if (bytes > r->n_bytes) /* strides of 0 can make any size of one value */
+        return bad_tensor(r, key, "is larger than the file that holds it");
     if (memchr(key->text, '\0', (size_t)key->n) ||
         kd_utf8_invalid_at(key->text, key->n) >= 0)
         return bad_tensor(r, key, "has a name that is not text");
@@ -293,7 +296,7 @@ static int refuse_old(const struct kd_weights_file *f)
 int kd_torchbin_parse(struct kd_weights *w, const struct kd_weights_file *f)
 {
     static const char pkl[] = "data.pkl";
-    struct reader r = {.w = w, .path = f->path};
+    struct reader r = {.w = w, .path = f->path, .n_bytes = f->n_bytes};
     const struct kd_zip_member *m = NULL;
     int rc;
 

@@ -358,6 +358,8 @@ static int open_dir(struct kd_weights *w, const char *dir)
     for (char **name = names + (index != NULL); *name; name++)
         KD_GO(add_member(w, dir, *name));
     KD_GO(sort_items(w));
+    if (!w->n)
+        KD_GO(KD_FAIL(KD_EINPUT, "%s: its weights hold no tensors", dir));
     if (index)
         rc = check_index(w, layout->name, kd_json_get(index, "weight_map"));
 out:

@@ -75,7 +75,8 @@ expect_text err.txt "tensors keep their names"
 cp -r model deeper
 sed -i 's/"encoder_layers": 2/"encoder_layers": 3/' deeper/config.json
 kd_alone --mode inspect --path deeper
-expect_error 3 "do not match config.json: 16 missing (model.encoder.layers.2.self_attn.q_proj.weight, "
+expect_error 3 "do not match config.json: 16 missing (model.encoder.layers.2.self_attn.q_proj.weight, " "lists them all"
+expect_text out.txt '"model.encoder.layers.2.final_layer_norm.bias"' # the last of them
 kd_do 1 --mode convert --model deeper --output_dir deeper_out
 expect_text err.txt "16 missing"
 
@@ -108,6 +109,8 @@ printf '{"weight_map": {"x": "../model/model.safetensors"}}' >bad/model.safetens
 refused 3 "not in a file of this directory" --model bad
 printf '{"weight_map": {"x": "absent.safetensors"}}' >bad/model.safetensors.index.json
 refused 3 "absent.safetensors" --model bad
+printf '\002\0\0\0\0\0\0\0{}' >bad/model.safetensors
+refused 3 "bad: its weights hold no tensors" --model bad
 
 echo "a conversion that fails leaves what was there"
 KD_FAULT=model.convert:0 kd_ranks 2 --mode convert --model model --output_dir same --save_dtype float16 --overwrite

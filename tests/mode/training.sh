@@ -175,3 +175,26 @@ assert len(tensors("adafactor/model")["model.shared.weight"]) == 120 * 16 * 2
 # a first best, then two without progress
 assert [x["step"] for x in checks("patience")] == [5, 10, 15] and steps("patience")[-1]["step"] == 15
 P
+
+echo "a task: its metric, and its settings of generation, in validation and in the model"
+cp -r model tasks
+python3 - <<'P'
+import json
+config = json.load(open("tasks/config.json"))
+config["task_specific_params"] = {"translation_a_to_b": {"prefix": "a: ", "num_beams": 1, "max_length": 6}}
+json.dump(config, open("tasks/config.json", "w"))
+P
+task="--mode sft --model tasks --corpus $corpus --max_steps 1 --n_val 4 --save_steps -1 --threads 1"
+kd_do 2 $task --task translation_a_to_b --output_dir task
+kd_do 1 $task --task summarization --output_dir no_task
+kd_do 1 --mode eval --model task/model --corpus $corpus --task translation --n_obs 4 --output_dir task_eval
+check "the task" <<'P'
+val, other, metrics = checks("task")[0], checks("no_task")[0], read_json("task_eval/metrics.json")
+assert "val_bleu" in val and "val_bleu" not in other and "val_rouge2" in other, (val, other)
+assert val["val_gen_len"] <= 5 and "bleu" in metrics and "rouge1" not in metrics and metrics["gen_len"] <= 5, metrics
+generation = read_json("task/model/generation_config.json")
+assert dict(read_json("model/generation_config.json"), num_beams=1, max_length=6) == generation, generation
+assert read_json("no_task/model/generation_config.json") == read_json("model/generation_config.json")
+P
+kd_alone $task --task translation_b_to_a --output_dir refused
+expect_error 2 "no task_specific_params for task 'translation_b_to_a'"

@@ -28,6 +28,9 @@ static void agree_gives_every_rank_the_failed_ones_record(void **state)
         snprintf(want, sizeof want, "rank %d found it", bad);
         assert_string_equal(kd_error_get()->text, want);
         assert_int_equal(kd_error_get()->code, KD_EINPUT);
+        assert_int_equal(kd_agree(comm, KD_EINPUT), KD_EINPUT); /* on the way out */
+        assert_int_equal(kd_comm_failed_rank(comm), bad);
+        assert_string_equal(kd_error_get()->text, want);
         kd_error_clear();
     }
 }

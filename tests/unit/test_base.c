@@ -31,10 +31,10 @@ static void first_failure_wins(void **state)
 {
     (void)state;
     kd_error_clear();
-    assert_int_equal(KD_FAIL(KD_EINPUT, "first %d\nline", 1), KD_EINPUT);
+    assert_int_equal(KD_FAIL(KD_EINPUT, "first %d\n\033line", 1), KD_EINPUT);
     assert_int_equal(KD_FAIL(KD_EOUTPUT, "second"), KD_EOUTPUT);
     assert_int_equal(kd_error_get()->code, KD_EINPUT);
-    assert_string_equal(kd_error_get()->text, "first 1 line");
+    assert_string_equal(kd_error_get()->text, "first 1  line");
     assert_string_equal(kd_error_get()->file, "test_base.c");
     kd_error_clear();
     assert_int_equal(kd_error_get()->code, KD_OK);

@@ -263,6 +263,9 @@ static void tensors_must_lie_in_their_storage(void **state)
     OPEN_PICKLE(TENSOR("\4", "\5", "\1", "\1"), "reaches beyond");
     OPEN_PICKLE(TENSOR("\5", "\0", "\1", "\1"), "another size");
     OPEN_PICKLE(TENSOR("\3", "\0", "\1", "\1"), "another size");
+    OPEN_PICKLE("\x80\2}X\1\0\0\0tctorch._utils\n_rebuild_tensor_v2\n" STORAGE(
+                    "\4") "K\0J\0\0\0\x40\x85K\0\x85\x89}tRs.",
+                "larger than the file"); /* 2^30 times one value */
     /* (-1,), strides that overflow, sizes and strides of different lengths */
     OPEN_PICKLE("\x80\2}X\1\0\0\0tctorch._utils\n_rebuild_tensor_v2\n" STORAGE(
                     "\4") "K\0J\xff\xff\xff\xff\x85K\1\x85\x89}tRs.",

@@ -29,6 +29,9 @@ void kd_log_setup(int rank, int n_ranks, enum kd_log_level level,
 /** Copy what is printed from now on to FILE too (borrowed; NULL ends it).  Local. */
 void kd_log_tee(FILE *file);
 
+/** Put a space for each control character of TEXT, which is then one line.  Local. */
+void kd_log_plain(char *text);
+
 int kd_log_rank(void);
 
 /** Print one line, prefixed `kdhpc: `.  Local; silent above the level and off rank 0.

@@ -9,6 +9,7 @@
 #ifndef KDHPC_BASE_STATUS_H
 #define KDHPC_BASE_STATUS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 enum kd_status {
@@ -28,6 +29,7 @@ enum { KD_ERROR_TEXT_MAX = 1024, KD_ERROR_FILE_MAX = 64 };
 struct kd_error {
     int code; /* enum kd_status */
     int line;
+    bool agreed; /* a vote gave it to every rank: which failed is known */
     char file[KD_ERROR_FILE_MAX];
     char text[KD_ERROR_TEXT_MAX];
 };

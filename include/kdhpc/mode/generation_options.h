@@ -25,10 +25,19 @@ void kd_generation_options_unset(struct kd_generation_options *o);
 
 extern const struct kd_opt_row kd_generation_rows[];
 
-/** The prefix of sources in CONFIG's task_specific_params for TASK: "" if none there.
- * Borrowed from CONFIG.  Local.  KD_EUSAGE: no such task. */
-int kd_task_prefix(const struct kd_json *config, const char *task,
+/** Whether outputs of TASK (NULL: none) are translations, which BLEU measures.  Local. */
+bool kd_task_translates(const char *task);
+
+/** What is put before sources: GIVEN, or else what CONFIG (of a model) has in
+ * task_specific_params for TASK, or nothing; both may be NULL, without a TASK CONFIG
+ * too.  *OUT is borrowed from either.  Local.  KD_EUSAGE: no such task. */
+int kd_task_prefix(const struct kd_json *config, const char *task, const char *given,
                    const char **out) KD_MUST_CHECK;
+
+/** Put the settings that CONFIG's task_specific_params have for TASK (NULL: none) over
+ * those in SETTINGS, which may be CONFIG.  Local.  KD_EUSAGE: no such task. */
+int kd_task_apply(const struct kd_json *config, const char *task,
+                  struct kd_json *settings) KD_MUST_CHECK;
 
 /** Options over the generation config of model directory DIR over the defaults.  Local.
  * KD_EUSAGE, KD_EINPUT. */
