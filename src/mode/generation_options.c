@@ -67,7 +67,8 @@ const struct kd_opt_row kd_generation_rows[] = {
     {.name = "task",
      .type = KD_OPT_STR,
      .offset = offsetof(struct kd_generation_options, task),
-     .help = "generate as the model's task_specific_params say for it (but prefix)"},
+     .help = "generate as the model's task_specific_params say for it; sources of a "
+             "corpus have the prefix that tokenize gave them"},
     {.name = NULL},
 };
 
@@ -163,19 +164,39 @@ static void set_options(const struct kd_generation_options *o, uint64_t seed,
     g->seed = seed;
 }
 
+int kd_task_params(const struct kd_json *config, const char *task,
+                   const struct kd_json **out)
+{
+    const struct kd_json *tasks = kd_json_get(config, "task_specific_params");
+
+    *out = tasks ? kd_json_get(tasks, task) : NULL;
+    return *out && kd_json_is_object(*out)
+               ? KD_OK
+               : KD_FAIL(KD_EUSAGE,
+                         "the model's config.json has no task_specific_params for task "
+                         "'%s'",
+                         task);
+}
+
+int kd_task_prefix(const struct kd_json *config, const char *task, const char *given,
+                   const char **out)
+{
+    const struct kd_json *params = NULL;
+
+    if (task)
+        KD_TRY(kd_task_params(config, task, &params));
+    *out = given ? given : params ? kd_json_str(params, "prefix", "") : "";
+    return KD_OK;
+}
+
 /* Put the settings of TASK in CONFIG's task_specific_params over those of SETTINGS, as
  * transformers' pipelines do. */
 static int apply_task(const struct kd_json *config, const char *task,
                       struct kd_json *settings)
 {
-    const struct kd_json *tasks = kd_json_get(config, "task_specific_params"),
-                         *params = tasks ? kd_json_get(tasks, task) : NULL;
+    const struct kd_json *params;
 
-    if (!params || !kd_json_is_object(params))
-        return KD_FAIL(KD_EUSAGE,
-                       "the model's config.json has no task_specific_params for task "
-                       "'%s'",
-                       task);
+    KD_TRY(kd_task_params(config, task, &params));
     for (void *it = kd_json_first(params); it; it = kd_json_next(params, it)) {
         struct kd_json *copy = kd_json_copy(kd_json_value(it));
 

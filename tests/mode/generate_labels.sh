@@ -125,6 +125,32 @@ kd_do 1 --mode generate --model model --input short.txt --num_beams 1 --output s
 kd_do 2 --mode generate --model model --input empty.txt --output empty.out
 expect_empty empty.out
 
+echo "a task of the model's config has settings, and a prefix for texts that are not yet ids"
+make_model tasks '"model_type": "bart", "decoder_layers": 2, "decoder_start_token_id": 0, "forced_eos_token_id": null, "init_std": 0.6,
+    "task_specific_params": {"short": {"prefix": "wind stone ", "num_beams": 3, "max_length": 8}}'
+short=(--num_beams 3 --max_length 8)
+from=(--mode tokenize --data_dir data --tokenizer tasks --max_source_length 100 --max_target_length 20)
+for way in task prefix; do
+    value=short
+    [ $way = task ] || value="wind stone "
+    kd_do 2 "${from[@]}" --$way "$value" --output_dir by_$way
+done
+same_rows by_task/corpus.h5 by_prefix/corpus.h5 /train
+kd_do 1 --mode generate --model tasks --input data/train.source --prefix "wind stone " "${short[@]}" --output by_prefix.txt
+for mode in generate pseudo-label eval; do
+    case $mode in
+    generate) from=(--model tasks --input data/train.source) ;;
+    pseudo-label) from=(--teacher tasks --corpus by_task/corpus.h5 --write_text) ;;
+    eval) from=(--model tasks --corpus by_task/corpus.h5 --split train) ;;
+    esac
+    kd_do 1 --mode $mode --task short "${from[@]}" --output_dir task_$mode
+    expect_same by_prefix.txt task_$mode/$([ $mode = pseudo-label ] && echo train.target || echo generations.txt)
+done
+kd_do 1 --mode generate --model tasks --input data/train.source --task short --prefix "" --output plain.txt
+! cmp -s plain.txt by_prefix.txt || fail "the prefix does not matter"
+refuses 2 "no task_specific_params for task 'long'" --mode generate --model tasks --input data/train.source --task long --output x.txt
+refuses 2 "no task_specific_params for task 'long'" --mode tokenize --data_dir data --tokenizer tasks --task long --output_dir x
+
 echo "labels are a corpus, alone or with others"
 train=(--mode sft --model model --max_steps 2 --train_batch_size 8 --val_check_interval 1.0)
 kd_do 2 "${train[@]}" --corpus labels1/labels.h5 --output_dir sft1

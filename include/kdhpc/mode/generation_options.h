@@ -25,6 +25,16 @@ void kd_generation_options_unset(struct kd_generation_options *o);
 
 extern const struct kd_opt_row kd_generation_rows[];
 
+/** What CONFIG (of a model) has in task_specific_params for TASK, borrowed.  Local.
+ * KD_EUSAGE if nothing. */
+int kd_task_params(const struct kd_json *config, const char *task,
+                   const struct kd_json **out) KD_MUST_CHECK;
+
+/** What is put before sources: GIVEN, or else what CONFIG has for TASK, or nothing;
+ * both may be NULL.  *OUT is borrowed from either.  Local.  KD_EUSAGE. */
+int kd_task_prefix(const struct kd_json *config, const char *task, const char *given,
+                   const char **out) KD_MUST_CHECK;
+
 /** Options over the generation config of model directory DIR over the defaults.  Local.
  * KD_EUSAGE, KD_EINPUT. */
 int kd_generation_resolve(const struct kd_generation_options *o, const char *dir,
