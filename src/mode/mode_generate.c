@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 struct generate_config {
-    const char *model, *tokenizer, *input, *output, *prefix;
+    const char *model, *tokenizer, *input, *output, *prefix, *src_lang;
     int64_t max_source_length, eval_batch_size;
     struct kd_generation_options generation;
 };
@@ -45,6 +45,10 @@ static const struct kd_opt_row rows[] = {
      .type = KD_OPT_STR,
      .offset = AT(prefix),
      .help = "text put before every source; default: the task's, else none"},
+    {.name = "src_lang",
+     .type = KD_OPT_STR,
+     .offset = AT(src_lang),
+     .help = "language code of the sources, e.g. en_XX (mBART tokenizers)"},
     {.name = "max_source_length",
      .type = KD_OPT_INT,
      .offset = AT(max_source_length),
@@ -295,6 +299,7 @@ static int encode_input(struct job *j)
 {
     KD_TRY(kd_task_prefix(kd_model_config(j->generator.model), j->c->generation.task,
                           j->c->prefix, &j->prefix));
+    KD_TRY(kd_tokenizer_set_langs(j->generator.tokenizer, j->c->src_lang, NULL));
     KD_TRY(find_lines(j));
     return encode_lines(j);
 }
