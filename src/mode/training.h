@@ -27,7 +27,7 @@ struct kd_training_options {
     int val_metric; /* enum kd_val_metric */
     int64_t early_stopping_patience, save_top_k, save_steps, save_total_limit,
         logging_steps, max_skipped_steps;
-    const char *resume, *tokenizer;
+    const char *resume, *tokenizer, *task;
     int save_dtype; /* 0 float32, 1 bfloat16 */
     int compat;     /* enum kd_compat */
     struct kd_str_list corpus;

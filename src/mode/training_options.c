@@ -69,6 +69,7 @@ const struct kd_opt_row kd_training_rows[] = {
     INT(n_val, "500", -1, "first examples of the validation split (-1: all)"),
     FLAG(do_predict, "false", "evaluate the best model on the test split at the end"),
     INT(n_test, "-1", -1, "first examples of the test split for do_predict (-1: all)"),
+    STR(task, "validation generates as the model's task_specific_params say for it"),
     INT(eval_beams, NULL, 1, "beams of validation (default: the model's)"),
     INT(eval_max_gen_length, NULL, 2,
         "max_length of validation (default: the model's)"),

@@ -103,6 +103,7 @@ static int resolve(const struct kd_validation *v, const struct kd_run *run,
     struct kd_generation_options go;
 
     kd_generation_options_unset(&go);
+    go.task = v->o->task;
     go.num_beams = v->o->eval_beams;
     go.max_length = v->o->eval_max_gen_length;
     go.num_return_sequences = 1;
