@@ -68,7 +68,12 @@ const struct kd_opt_row kd_generation_rows[] = {
     {.name = "task",
      .type = KD_OPT_STR,
      .offset = offsetof(struct kd_generation_options, task),
-     .help = "generate as the model's task_specific_params say for it"},
+     .help = "generate as the model's task_specific_params say for it; sources of a "
+             "corpus have the prefix that tokenize gave them"},
+    {.name = "tgt_lang",
+     .type = KD_OPT_STR,
+     .offset = offsetof(struct kd_generation_options, tgt_lang),
+     .help = "language code that outputs begin with, e.g. ro_RO (mBART tokenizers)"},
     {.name = NULL},
 };
 

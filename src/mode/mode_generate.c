@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 struct generate_config {
-    const char *model, *tokenizer, *input, *output, *prefix;
+    const char *model, *tokenizer, *input, *output, *prefix, *src_lang;
     int64_t max_source_length, eval_batch_size;
     struct kd_generation_options generation;
 };
@@ -44,7 +44,11 @@ static const struct kd_opt_row rows[] = {
     {.name = "prefix",
      .type = KD_OPT_STR,
      .offset = AT(prefix),
-     .help = "text put before every source; default: that of --task"},
+     .help = "text put before every source; default: the task's, else none"},
+    {.name = "src_lang",
+     .type = KD_OPT_STR,
+     .offset = AT(src_lang),
+     .help = "language code of the sources, e.g. en_XX (mBART tokenizers)"},
     {.name = "max_source_length",
      .type = KD_OPT_INT,
      .offset = AT(max_source_length),
@@ -63,8 +67,8 @@ static const struct kd_opt_row rows[] = {
 struct job {
     struct kd_run *run;
     const struct generate_config *c;
-    struct kd_generator generator;
     const char *prefix;
+    struct kd_generator generator;
     struct kd_str text; /* the whole input */
     int64_t n;
     int64_t *line;    /* [n + 1] offsets of lines in text, newline included */
@@ -293,11 +297,9 @@ out:
 
 static int encode_input(struct job *j)
 {
-    const char *task = j->c->generation.task;
-
-    j->prefix = j->c->prefix ? j->c->prefix : "";
-    if (task && !j->c->prefix)
-        KD_TRY(kd_task_prefix(kd_model_config(j->generator.model), task, &j->prefix));
+    KD_TRY(kd_task_prefix(kd_model_config(j->generator.model), j->c->generation.task,
+                          j->c->prefix, &j->prefix));
+    KD_TRY(kd_tokenizer_set_langs(j->generator.tokenizer, j->c->src_lang, NULL));
     KD_TRY(find_lines(j));
     return encode_lines(j);
 }

@@ -7,7 +7,6 @@
  * over, in nameless files beside the output, and memory stays bounded whatever the size
  * of the data.  Rows keep the files' order, so the corpus does not depend on the number
  * of ranks. */
-#include "model_weights.h"
 #include "pairs.h"
 #include "spill.h"
 
@@ -54,12 +53,11 @@ static const struct kd_opt_row rows[] = {
     {.name = "prefix",
      .type = KD_OPT_STR,
      FIELD(prefix),
-     .help = "text put in front of every source before encoding (not stored as text); "
-             "default: that of --task"},
+     .help = "text put in front of every source before encoding (not stored as text)"},
     {.name = "task",
      .type = KD_OPT_STR,
      FIELD(task),
-     .help = "prefix of this task in the tokenizer directory's config.json"},
+     .help = "the prefix is that of task_specific_params in the model's config.json"},
     {.name = "src_lang",
      .type = KD_OPT_STR,
      FIELD(src_lang),
@@ -308,18 +306,6 @@ out:
     return rc;
 }
 
-/** Choose the prefix; MODEL, for the caller to free, owns that of a task. */
-static int find_prefix(struct tokenize_config *c, struct kd_json **model)
-{
-    if (c->prefix)
-        return KD_OK;
-    c->prefix = "";
-    if (!c->task)
-        return KD_OK;
-    KD_TRY(kd_model_dir_config(c->tokenizer, model));
-    return kd_task_prefix(*model, c->task, &c->prefix);
-}
-
 static int load_tokenizer(const struct tokenize_config *c, struct kd_tokenizer **out)
 {
     KD_TRY(kd_tokenizer_load(c->tokenizer, out));
@@ -353,6 +339,20 @@ static int write_corpus(struct kd_run *run, const struct tokenize_config *c,
         }
     }
     return kd_corpus_commit(w);
+}
+
+/** Settle the prefix, which --task names in the config of the model that the tokenizer
+ * may lie beside; *MODEL owns it then. */
+static int find_prefix(struct tokenize_config *c, struct kd_json **model)
+{
+    char *path = NULL;
+    int rc = KD_OK;
+
+    KD_TRY(kd_path_join(c->tokenizer, "config.json", &path));
+    if (c->task && kd_path_exists(path))
+        rc = kd_json_parse_file(path, model);
+    free(path);
+    return rc ? rc : kd_task_prefix(*model, c->task, c->prefix, &c->prefix);
 }
 
 static int run_tokenize(struct kd_run *run, void *config)

@@ -390,6 +390,14 @@ int kd_tokenizer_set_langs(struct kd_tokenizer *t, const char *src_lang,
     return set_lang(t, KD_TARGET, tgt_lang);
 }
 
+int32_t kd_tokenizer_target_lang(const struct kd_tokenizer *t, bool *in_front)
+{
+    const struct kd_affix *a = &t->affix[KD_TARGET];
+
+    *in_front = t->lang_before;
+    return t->lang_before ? a->before[0] : a->after[1];
+}
+
 /* ---- encoding ---- */
 
 /** Normalise TEXT[len] between two added tokens, split again, cut and segment. */

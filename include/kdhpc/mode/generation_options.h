@@ -17,6 +17,7 @@ struct kd_generation_options {
     int do_sample;          /* choice false|true, -1 unset */
     int renormalize_logits; /* the same */
     const char *task;       /* NULL: none */
+    const char *tgt_lang;   /* NULL: what the model's settings begin with */
     bool quiet;             /* no word about settings that are not known */
 };
 
