@@ -192,6 +192,9 @@ def cases():
         yield case(num_beams=3, length_penalty=lp, early_stopping="never", max_length=6, eos_bias=bias, n=16)
         yield case(num_beams=4, num_beam_groups=2, diversity_penalty=0.4, length_penalty=lp, early_stopping="never",
                    max_length=6, eos_bias=bias, n=16)
+    for groups in ({}, dict(num_beam_groups=2, diversity_penalty=0.4)):
+        yield case(num_beams=4, num_return_sequences=4, length_penalty=-1.0, early_stopping="never", max_length=14, vocab=4,
+                   eos_bias=2.0, n=16, **groups)
     for penalty in (0.5, 2.0):
         yield case(num_beams=4, num_beam_groups=4, diversity_penalty=1.5, repetition_penalty=penalty, num_return_sequences=4,
                    vocab=7, eos_bias=-2.0, n=16)
