@@ -580,6 +580,8 @@ static void contradictions_are_named(void **state)
     refuses("{\"bad_words_ids\": [[3, -4]]}", "bad_words_ids");
     refuses("{\"suppress_tokens\": [3, 9], \"forced_bos_token_id\": 9}",
             "suppress_tokens");
+    refuses("{\"suppress_tokens\": [3, 9], \"forced_eos_token_id\": 9}",
+            "suppress_tokens");
     refuses("{\"exponential_decay_length_penalty\": [3]}", "exponential_decay");
     refuses("{\"penalty_alpha\": 0.6}", "penalty_alpha");
     refuses("{\"sequence_bias\": [[[3], 1.0]]}", "sequence_bias");

@@ -187,6 +187,18 @@ def cases():
         for stop in (False, True, "never"):
             yield case(num_beams=beams, num_return_sequences=k, early_stopping=stop, length_penalty=0.8)
 
+    # what "never" compares with, and what groups pay for ids that are penalised too
+    for lp, bias in itertools.product((-2.0, -0.5, 0.5, 2.0), (0.0, 2.0)):
+        yield case(num_beams=3, length_penalty=lp, early_stopping="never", max_length=6, eos_bias=bias, n=16)
+        yield case(num_beams=4, num_beam_groups=2, diversity_penalty=0.4, length_penalty=lp, early_stopping="never",
+                   max_length=6, eos_bias=bias, n=16)
+    for groups in ({}, dict(num_beam_groups=2, diversity_penalty=0.4)):
+        yield case(num_beams=4, num_return_sequences=4, length_penalty=-1.0, early_stopping="never", max_length=14, vocab=4,
+                   eos_bias=2.0, n=16, **groups)
+    for penalty in (0.5, 2.0):
+        yield case(num_beams=4, num_beam_groups=4, diversity_penalty=1.5, repetition_penalty=penalty, num_return_sequences=4,
+                   vocab=7, eos_bias=-2.0, n=16)
+
 
 def warps():
     settings = [dict(temperature=t, top_k=k, top_p=p)
@@ -198,7 +210,7 @@ def warps():
     alone = [dict(temperature=0.5), dict(temperature=2.5), dict(top_k=1), dict(top_k=13), dict(top_p=0.3), dict(top_p=0.85),
              dict(min_p=0.02), dict(min_p=0.3), dict(typical_p=0.2), dict(typical_p=0.7), dict(epsilon_cutoff=0.004),
              dict(epsilon_cutoff=0.03), dict(eta_cutoff=0.002), dict(eta_cutoff=0.05)]
-    settings += alone + [{**a, **b} for a, b in itertools.combinations(alone[1::2], 2)]
+    settings += [dict(epsilon_cutoff=1.0), dict(eta_cutoff=1.0)] + alone + [{**a, **b} for a, b in itertools.combinations(alone[1::2], 2)]
     # after what is done to logits in any search
     settings += [{**chain, **warp} for chain in (
         dict(repetition_penalty=3.0), dict(suppress_tokens=[3, 17, 20], begin_suppress_tokens=[1, 40]),
