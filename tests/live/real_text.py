@@ -12,7 +12,8 @@ Where ids differ, both outputs are scored in double precision with the same proc
 log-probabilities, after length penalty) are within 1e-5 of each other relative to the larger one, or transformers gives
 our output when it has the source alone, without padding, in double precision.  All else counts as other, and fails.
 
-Known bugs of transformers 4.57 are gone around: FSMT generates without a cache, whose positions are wrong there.
+Known bugs of transformers 4.57 are gone around, all of FSMT: its generate hands the model one id a step, so that positions
+are wrong, and has no causal mask at all without a cache; nor is there such a mask in double precision.
 """
 import argparse
 import json
@@ -34,6 +35,9 @@ try:
     import transformers as hf
     import tokenizer_kinds as kinds
     from family_readback import check, rows
+    from make_models import whole_prefix
+    from safetensors.torch import load_file
+    from transformers.models.fsmt import modeling_fsmt as fsmt_module
 except ImportError as e:
     print("skipped: %s (KDHPC_TEST_PYTHON names another interpreter)" % e)
     sys.exit(77)
@@ -107,22 +111,23 @@ def mt5(t):  # google/mt5-small
 
 
 class Family:
-    """A tokenizer type, a model, what the command line has beyond the common options, and a recipe of inputs/."""
+    """A tokenizer type, a model, what the command line has beyond the common options, a recipe of inputs/, and whether the
+    directory is one of 2020."""
 
-    def __init__(self, name, tokenizer, model, tokenize=(), task=None, deck=None, vocab=2000):
+    def __init__(self, name, tokenizer, model, tokenize=(), task=None, deck=None, vocab=2000, old=False):
         self.name, self.tokenizer, self.model, self.vocab = name, tokenizer, model, vocab
-        self.tokenize, self.task, self.deck = tuple(tokenize), task, deck
+        self.tokenize, self.task, self.deck, self.old = tuple(tokenize), task, deck, old
 
 
 FAMILIES = [
     Family("BART", kinds.byte_bpe("BartTokenizer", kinds.BART), bart, deck="train_distilbart_xsum"),
-    Family("Pegasus", kinds.pegasus(), pegasus, deck="finetune_pegasus_xsum"),
+    Family("Pegasus", kinds.pegasus(), pegasus, deck="finetune_pegasus_xsum", old=True),
     Family("mBART", kinds.mbart("MBartTokenizer", src_lang="en_XX", tgt_lang="ro_RO"), mbart,
            ("--src_lang", "en_XX", "--tgt_lang", "ro_RO"), deck="train_mbart_cc25_enro"),
     Family("mBART-50", kinds.mbart("MBart50Tokenizer", src_lang="en_XX", tgt_lang="fr_XX"), mbart50,
            ("--src_lang", "en_XX", "--tgt_lang", "fr_XX")),
     Family("Marian", kinds.marian(), marian, deck="distil_marian_enro_teacher"),
-    Family("FSMT", kinds.fsmt("en", "de"), fsmt),
+    Family("FSMT", kinds.fsmt("en", "de"), fsmt, old=True),
     Family("T5", kinds.t5(extra_ids=100, legacy=True), t5, ("--task", "summarization"), task="summarization", deck="finetune_t5"),
     Family("T5 v1.1", kinds.t5(extra_ids=100), t5_gated),
     Family("mT5", kinds.t5(extra_ids=0), mt5, vocab=3000),
@@ -164,6 +169,19 @@ def directory(family, data, path):
     ids = {k: getattr(config, k) for k in ("bos_token_id", "pad_token_id", "eos_token_id", "decoder_start_token_id")}
     model.generation_config = hf.GenerationConfig(**ids, **generation)
     model.save_pretrained(path)
+    if family.old:
+        of_2020(path, generation)
+
+
+def of_2020(path, generation):
+    """Generation settings in config.json, weights in pytorch_model.bin."""
+    os.unlink(path + "/generation_config.json")
+    with open(path + "/config.json") as f:
+        config = {**json.load(f), **generation}
+    with open(path + "/config.json", "w") as f:
+        json.dump(config, f)
+    torch.save(load_file(path + "/model.safetensors"), path + "/pytorch_model.bin")
+    os.unlink(path + "/model.safetensors")
 
 
 def through_the_modes(family, run, data, steps):
@@ -234,13 +252,14 @@ class Reference:
 
     def __init__(self, model, options):
         self.model, self.options = model, options
+        if model.config.model_type == "fsmt":
+            whole_prefix(model)
         self.config = hf.GenerationConfig(**{**model.generation_config.to_diff_dict(), **options})
         model._prepare_special_tokens(self.config)
         self.eos, self.pad = model.config.eos_token_id, model.config.pad_token_id
 
     def generate(self, sources):
-        cached = self.model.config.model_type != "fsmt"
-        out = self.model.generate(input_ids=pad_rows(sources, self.pad), use_cache=cached, **self.options,
+        out = self.model.generate(input_ids=pad_rows(sources, self.pad), **self.options,
                                   attention_mask=pad_rows([[1] * len(s) for s in sources], 0)).tolist()
         return [r[1: r.index(self.eos, 1) + 1] if self.eos in r[1:] else r[1:] for r in out]
 
@@ -312,9 +331,18 @@ def outputs(family, run, folder, data, n):
     return found
 
 
+def settings(path):
+    """What generate would go by."""
+    model = hf.AutoModelForSeq2SeqLM.from_pretrained(path)
+    return {k: v for k, v in model.generation_config.to_diff_dict().items() if k not in ("transformers_version", "_from_model_config")}
+
+
 def losses(run, folder):
-    """Directories load, and transformers gives 50 examples the same losses."""
+    """Directories load with the settings of the first one, and transformers gives 50 examples the same losses."""
     load(os.path.join(folder, "half"))
+    want = settings(folder + "/download")
+    for path in ("sft/model", "kd/model", "half"):
+        assert settings(os.path.join(folder, path)) == want, (path, settings(os.path.join(folder, path)), want)
     for model in ("sft/model", "kd/model"):
         run("score", model=model, corpus="corpus/corpus.h5", n_obs=50, output_dir=model + ".score")
         check(folder + "/corpus/corpus.h5", os.path.join(folder, model))
@@ -331,6 +359,7 @@ def main():
     p.add_argument("--keep", action="store_true", help="compare with the models that are there")
     a = p.parse_args()
     torch.set_num_threads(1)
+    fsmt_module.fill_with_neg_inf = lambda t: torch.full_like(t, torch.finfo(torch.float32).min)
     hf.logging.set_verbosity_warning()
     logging.getLogger("transformers").addHandler(Keep(level=logging.WARNING))
     data, table, others = os.path.abspath(a.data), [], 0
