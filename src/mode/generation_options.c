@@ -237,6 +237,26 @@ static void warn_of_unknown(const struct kd_json *generation)
                 key);
 }
 
+/* Outputs end where positions (0: no bound) do; who asks for more must know. */
+static int fit_length(const struct kd_generation_options *o, int64_t positions,
+                      struct kd_generation *g)
+{
+    bool asked = o->max_length != KD_UNSET_INT || o->max_new_tokens != KD_UNSET_INT;
+
+    if (positions <= 0 || g->max_length <= positions)
+        return KD_OK;
+    if (asked)
+        return KD_FAIL(KD_EUSAGE,
+                       "max_length %lld is beyond the model's %lld positions",
+                       (long long)g->max_length, (long long)positions);
+    if (!o->quiet)
+        kd_warn("max_length %lld of the model's settings is beyond its %lld positions: "
+                "outputs end there",
+                (long long)g->max_length, (long long)positions);
+    g->max_length = positions;
+    return KD_OK;
+}
+
 int kd_generation_resolve(const struct kd_generation_options *o, const char *dir,
                           struct kd_model *m, uint64_t seed, struct kd_generation *out)
 {
@@ -255,9 +275,7 @@ int kd_generation_resolve(const struct kd_generation_options *o, const char *dir
     KD_GO(kd_generation_from_config(config, generation, positions, out));
     set_options(o, seed, out);
     KD_GO(kd_generation_check(out));
-    if (positions > 0 && out->max_length > positions)
-        KD_GO(KD_FAIL(KD_EUSAGE, "max_length %lld is beyond the model's %lld positions",
-                      (long long)out->max_length, (long long)positions));
+    KD_GO(fit_length(o, positions, out));
     if (out->min_length > out->max_length)
         kd_warn("min_length %lld is above max_length %lld: outputs end at max_length",
                 (long long)out->min_length, (long long)out->max_length);

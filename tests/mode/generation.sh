@@ -62,12 +62,15 @@ kd_do 2 --mode tokenize --data_dir data --tokenizer model --task short --output_
 kd_do 1 --mode tokenize --data_dir data --tokenizer tok --prefix "stone paper " --output_dir prefix_corpus
 same_rows task_corpus/corpus.h5 prefix_corpus/corpus.h5 /train /test
 refuses 2 "task 'long'" --mode tokenize --data_dir data --tokenizer model --task long --output_dir x
-refuses 3 "no config.json" --mode tokenize --data_dir data --tokenizer tok --task short --output_dir x
+refuses 2 "task 'short'" --mode tokenize --data_dir data --tokenizer tok --task short --output_dir x
 
 echo "files"
 alike apart --model model -- # the model's generation_config.json says nothing
 change apart config '{"num_beams": 3, "max_length": 7}'
 alike apart --model apart -- # it counts alone
+change far generation_config '{"max_length": 129}'
+alike far --max_length 128 -- --model far
+expect_text err.txt "max_length 129 of the model's settings is beyond its 128 positions"
 change made config '{"num_beams": 3, "max_length": 7}'
 change made generation_config '{"_from_model_config": true, "max_length": 5}'
 change class generation_config '{"forced_eos_token_id": 2}' # as the class of its config.json has it
@@ -113,6 +116,7 @@ no "num_return_sequences 3 must be at most num_beams 2" --num_beams 2 --num_retu
 no "top_p" --do_sample --top_p 0
 no "temperature" --do_sample --temperature 0
 no "max_length" --max_length 1
+no "max_length 129 is beyond the model's 128 positions" --max_length 129
 
 echo "files that contradict themselves, or ask for what is not there"
 wrong() { # TEXT JSON

@@ -26,7 +26,8 @@ void kd_generation_options_unset(struct kd_generation_options *o);
 
 extern const struct kd_opt_row kd_generation_rows[];
 
-/** Whether outputs of TASK (NULL: none) are translations, which BLEU measures.  Local. */
+/** Whether outputs of TASK (NULL: none) are translations, which BLEU measures.  Local.
+ */
 bool kd_task_translates(const char *task);
 
 /** What is put before sources: GIVEN, or else what CONFIG (of a model) has in
