@@ -149,21 +149,26 @@ def texts(r, n, tokens):
     return ["".join(c for c in x if unicodedata.category(c) not in ("Cn", "Cs")) for x in out]
 
 
+def attempt(f, *args):
+    """F(*ARGS), or None where the library fails or panics, which is no Exception."""
+    try:
+        return f(*args)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:
+        return None
+
+
 def reference(path, items):
     """The items that the library takes, and [ids, text] of each."""
     t = transformers.AutoTokenizer.from_pretrained(path).backend_tokenizer
-    taken, want = [], []
-    for x in items:
-        try:
-            ids = t.encode(x).ids if isinstance(x, str) else x
-            want.append([ids, t.decode(ids)])
-            taken.append(x)
-        except Exception:
-            pass  # a word unknown to a model without an unknown token
-        except BaseException as e:
-            if type(e).__name__ != "PanicException":
-                raise
-    return taken, want
+
+    def one(x):
+        ids = t.encode(x).ids if isinstance(x, str) else x
+        return [ids, t.decode(ids)]
+
+    both = [(x, attempt(one, x)) for x in items]  # None: a word unknown to a model without an unknown token
+    return [x for x, want in both if want], [want for _, want in both if want]
 
 
 def check(probe, path, t, items):
@@ -195,9 +200,8 @@ def main():
     same, refused, differ = 0, {}, 0
     for i in range(a.seed, a.seed + a.chains):
         r = random.Random(i)
-        try:
-            t = chain(r)
-        except Exception:
+        t = attempt(chain, r)
+        if not t:
             continue  # the library cannot train it
         tokens = ["<s>", "</s>", "<unk>"] + [x.content for x in t.get_added_tokens_decoder().values()]
         items = texts(r, a.texts, tokens)
