@@ -149,8 +149,23 @@ static int check_id(const struct kd_arch *a, const char *key, int32_t id)
     return KD_OK;
 }
 
+/* So that no size of a model, even of all its layers, leaves 64 bits. */
+static int check_width(const char *what, int64_t width)
+{
+    enum { MAX_WIDTH = 1 << 20 };
+
+    if (width > MAX_WIDTH)
+        return KD_FAIL(KD_EINPUT, "config.json: %s is %lld, at most %d is handled",
+                       what, (long long)width, MAX_WIDTH);
+    return KD_OK;
+}
+
 static int check(const struct kd_arch *a)
 {
+    KD_TRY(check_width("d_model", a->d_model));
+    KD_TRY(check_width("the encoder's ffn_dim", a->ffn_enc));
+    KD_TRY(check_width("the decoder's ffn_dim", a->ffn_dec));
+    KD_TRY(check_width("heads times their width", a->n_heads_enc * a->head_dim));
     if (!a->head_dim && (a->d_model % a->n_heads_enc || a->d_model % a->n_heads_dec))
         return KD_FAIL(KD_EINPUT,
                        "config.json: d_model %lld is not a multiple of the heads "

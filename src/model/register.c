@@ -67,7 +67,9 @@ static void set_shape(struct kd_param *p, enum kd_param_kind kind, int ndim,
     p->frozen = kd_param_is_constant(p);
 }
 
-static void shape_of(const struct kd_arch *a, struct kd_place place, struct kd_param *p)
+/* A weight or bias of a layer. */
+static void shape_in_layer(const struct kd_arch *a, struct kd_place place,
+                           struct kd_param *p)
 {
     bool enc = place.stack == KD_ENC;
     int64_t d = a->d_model, ffn = enc ? a->ffn_enc : a->ffn_dec,
@@ -75,32 +77,6 @@ static void shape_of(const struct kd_arch *a, struct kd_place place, struct kd_p
             inner = a->head_dim ? heads * a->head_dim : d;
 
     switch (place.slot) {
-    case KD_SLOT_EMBED:
-        set_shape(p, KD_PARAM_EMBED, 2, a->vocab_size, d);
-        return;
-    case KD_SLOT_STACK_EMBED:
-        set_shape(p, KD_PARAM_EMBED, 2, enc ? a->source_vocab_size : a->vocab_size, d);
-        return;
-    case KD_SLOT_HEAD:
-        set_shape(p, KD_PARAM_WEIGHT, 2, a->vocab_size, d);
-        return;
-    case KD_SLOT_LOGITS_BIAS:
-        set_shape(p, KD_PARAM_BUFFER, 2, 1, a->vocab_size);
-        return;
-    case KD_SLOT_POS:
-        set_shape(p, a->positions == KD_POS_LEARNED ? KD_PARAM_POS : KD_PARAM_SINUSOID,
-                  2, a->max_positions + a->pos_offset, d);
-        return;
-    case KD_SLOT_DISTANCES: /* a bias in all but its shape, read in float32 */
-        set_shape(p, KD_PARAM_BIAS, 2, a->n_distances, heads);
-        return;
-    case KD_SLOT_EMB_NORM:
-    case KD_SLOT_FINAL_NORM:
-    case KD_SLOT_SELF_NORM:
-    case KD_SLOT_CROSS_NORM:
-    case KD_SLOT_FFN_NORM:
-        set_shape(p, KD_PARAM_NORM, 1, d, 1);
-        return;
     case KD_SLOT_FC1:
     case KD_SLOT_GATE:
     case KD_SLOT_GATED:
@@ -134,6 +110,45 @@ static void shape_of(const struct kd_arch *a, struct kd_place place, struct kd_p
         return;
     default: /* biases of width d, those of norms too */
         set_shape(p, KD_PARAM_BIAS, 1, d, 1);
+        return;
+    }
+}
+
+static void shape_of(const struct kd_arch *a, struct kd_place place, struct kd_param *p)
+{
+    bool enc = place.stack == KD_ENC;
+    int64_t d = a->d_model;
+
+    switch (place.slot) {
+    case KD_SLOT_EMBED:
+        set_shape(p, KD_PARAM_EMBED, 2, a->vocab_size, d);
+        return;
+    case KD_SLOT_STACK_EMBED:
+        set_shape(p, KD_PARAM_EMBED, 2, enc ? a->source_vocab_size : a->vocab_size, d);
+        return;
+    case KD_SLOT_HEAD:
+        set_shape(p, KD_PARAM_WEIGHT, 2, a->vocab_size, d);
+        return;
+    case KD_SLOT_LOGITS_BIAS:
+        set_shape(p, KD_PARAM_BUFFER, 2, 1, a->vocab_size);
+        return;
+    case KD_SLOT_POS:
+        set_shape(p, a->positions == KD_POS_LEARNED ? KD_PARAM_POS : KD_PARAM_SINUSOID,
+                  2, a->max_positions + a->pos_offset, d);
+        return;
+    case KD_SLOT_DISTANCES: /* a bias in all but its shape, read in float32 */
+        set_shape(p, KD_PARAM_BIAS, 2, a->n_distances,
+                  enc ? a->n_heads_enc : a->n_heads_dec);
+        return;
+    case KD_SLOT_EMB_NORM:
+    case KD_SLOT_FINAL_NORM:
+    case KD_SLOT_SELF_NORM:
+    case KD_SLOT_CROSS_NORM:
+    case KD_SLOT_FFN_NORM:
+        set_shape(p, KD_PARAM_NORM, 1, d, 1);
+        return;
+    default:
+        shape_in_layer(a, place, p);
         return;
     }
 }

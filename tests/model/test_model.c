@@ -46,6 +46,9 @@ static void test_config_errors(void **state)
     refused(be, "{\"model_type\": \"bart\", \"vocab_size\": \"9\"}", "vocab_size");
     refused(be, "{\"model_type\": \"bart\", \"d_model\": 10}", "multiple of the heads");
     refused(be, "{\"model_type\": \"bart\", \"vocab_size\": 2}", "eos_token_id");
+    refused(be, "{\"model_type\": \"bart\", \"d_model\": 2147483632}",
+            "at most 1048576");
+    refused(be, "{\"model_type\": \"t5\", \"d_kv\": 2147483647}", "heads times");
     refused(be, "{\"model_type\": \"bart\", \"dropout\": 1.5}", "dropout");
     refused(be, "{\"model_type\": \"bart\", \"activation_function\": \"mish\"}",
             "activation_function");

@@ -114,6 +114,7 @@ static void matches_reference(void **state)
         check_ids(
             t, KD_SOURCE, kd_json_as_str(kd_json_at(texts, n - N_TRUNCATED + i), NULL),
             TRUNCATED_LENGTH, kd_json_at(kd_json_get(expected, "truncated_7"), i));
+    print_message("passed: tokenizer %s\n", name);
     kd_tokenizer_free(t);
     kd_json_free(expected);
     kd_json_free(texts);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A small face over jansson: the few calls this program needs, with errors that name
  * the file and the key.  A struct kd_json * is owned by its root; borrowed children
- * live as long as it. */
+ * live as long as it.  All Local. */
 #ifndef KDHPC_BASE_JSON_H
 #define KDHPC_BASE_JSON_H
 

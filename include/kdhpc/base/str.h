@@ -25,7 +25,7 @@ void kd_str_free(struct kd_str *s);
 int kd_strdup(const char *text, char **out) KD_MUST_CHECK;
 int kd_strndup(const char *text, int64_t len, char **out) KD_MUST_CHECK;
 
-/** snprintf that fails (KD_EINTERNAL) instead of truncating. */
+/** snprintf that fails (KD_EINTERNAL) instead of truncating.  Local. */
 int kd_format(char *out, size_t cap, const char *fmt, ...)
     KD_PRINTF(3, 4) KD_MUST_CHECK;
 

@@ -59,7 +59,7 @@ extern const struct kd_mode *const kd_modes[]; /* NULL-terminated */
 const struct kd_mode *kd_mode_find(const char *name);
 
 /** Parse, check, start the ranks, run, report once, stop: the whole program behind
- * main.  Returns the exit code. */
+ * main.  Returns the exit code.  Collective. */
 int kd_program(int argc, char **argv);
 
 #endif

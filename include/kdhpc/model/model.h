@@ -139,7 +139,7 @@ int kd_layers_to_copy(int n_student, int n_teacher, bool first_n, int64_t *out,
                       bool *in_table) KD_MUST_CHECK;
 
 /** Teacher layers that supervise: equal depths 0..n-1, one layer the last, the table,
- * or round((k+1) nt/ns) - 1. */
+ * or round((k+1) nt/ns) - 1.  Local. */
 int kd_layers_to_supervise(int n_student, int n_teacher, int64_t *out,
                            bool *in_table) KD_MUST_CHECK;
 

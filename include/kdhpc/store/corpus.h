@@ -83,7 +83,7 @@ int kd_corpus_has_split(struct kd_comm *comm, char *const *paths, int64_t n_path
 int64_t kd_corpus_size(const struct kd_corpus *c);
 int64_t kd_corpus_vocab_size(
     const struct kd_corpus *c); /* the largest declared by the files; 0 unknown */
-/** Largest ids of sources and of targets, checked at open; -1: no ids. */
+/** Largest ids of sources and of targets, checked at open; -1: no ids.  Local. */
 int32_t kd_corpus_max_source(const struct kd_corpus *c);
 int32_t kd_corpus_max_target(const struct kd_corpus *c);
 const char *kd_corpus_tokenizer_digest(const struct kd_corpus *c);

@@ -33,7 +33,7 @@ int kd_arena_alloc(struct kd_arena *a, size_t bytes, void **out) KD_MUST_CHECK;
  * KD_ENOMEM. */
 int kd_arena_host(struct kd_arena *a, size_t bytes, void *out) KD_MUST_CHECK;
 
-/** A tensor in the arena (not zeroed). */
+/** A tensor in the arena (not zeroed).  Local. */
 int kd_arena_tensor(struct kd_arena *a, enum kd_dtype dtype, int64_t rows, int64_t cols,
                     struct kd_tensor *out) KD_MUST_CHECK;
 

@@ -56,7 +56,7 @@ static inline struct kd_mat kd_mat_of(struct kd_tensor t)
     return (struct kd_mat){t.data, t.dtype, t.shape[0], t.shape[1], t.shape[1]};
 }
 
-/** Columns [first, first + n) of the 2-d tensor T. */
+/** Columns [first, first + n) of the 2-d tensor T.  Local. */
 struct kd_mat kd_mat_cols(struct kd_tensor t, int64_t first, int64_t n);
 
 /** Sequences in one matrix of rows: sequence i is rows [offsets[i], offsets[i + 1]). */
@@ -69,7 +69,7 @@ struct kd_seqs {
         offsets_dev; /* the same [n + 1] as KD_I64 in the backend's memory */
 };
 
-/** float32 <-> bfloat16 / float16, round to nearest even. */
+/** float32 <-> bfloat16 / float16, round to nearest even.  Local. */
 float kd_bf16_to_f32(uint16_t x);
 uint16_t kd_f32_to_bf16(float x);
 float kd_f16_to_f32(uint16_t x);

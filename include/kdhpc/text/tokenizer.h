@@ -29,7 +29,7 @@ void kd_tokenizer_free(struct kd_tokenizer *t);
 int64_t kd_tokenizer_size(const struct kd_tokenizer *t); /* source ids are below it */
 
 /** Bound of the ids of the target side and of decoding: another one for Marian and FSMT
- * tokenizers with two vocabularies. */
+ * tokenizers with two vocabularies.  Local. */
 int64_t kd_tokenizer_target_size(const struct kd_tokenizer *t);
 
 /** Ids of the special tokens; -1: the tokenizer has none. */

@@ -38,7 +38,7 @@ const struct kd_part *kd_gradsync_owned(const struct kd_gradsync *s, int64_t *n)
 /** The gradients of slab values [OFFSET, OFFSET + COUNT) are final on this rank; call
  * it once for each range.  May start buckets, so every rank does it at the same place
  * of its program, with no other collective between the first call and the finish;
- * ranges that a rank leaves out are taken up by the finish. */
+ * ranges that a rank leaves out are taken up by the finish.  Collective. */
 int kd_gradsync_ready(struct kd_gradsync *s, int64_t offset,
                       int64_t count) KD_MUST_CHECK;
 
