@@ -6,5 +6,6 @@ if [ -z "${KDHPC_TEST_DATA:-}" ]; then
     echo "skipped: KDHPC_TEST_DATA names no folder with {train,val,test}.{source,target}"
     exit 77
 fi
+data=$(realpath "$KDHPC_TEST_DATA")
 . "${KD_LIB:?tests/support/lib.sh}" || exit 1
-"${KDHPC_TEST_PYTHON:-python3}" "$KD_SOURCE_DIR/tests/live/real_text.py" "$KDHPC" "$KDHPC_TEST_DATA" .
+"${KDHPC_TEST_PYTHON:-python3}" "$KD_SOURCE_DIR/tests/live/real_text.py" "$KDHPC" "$data" .
