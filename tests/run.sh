@@ -30,7 +30,7 @@ jobs/install_packages.sh
 step "clang"
 clang=$(command -v clang || true)
 if [ -n "$clang" ] && echo 'int main(void){return 0;}' | "$clang" -fopenmp -x c - -o /dev/null 2>/dev/null; then
-    build build-clang kdhpc -- -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ -DBUILD_TESTING=OFF
+    build build-clang kdhpc -- -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ -DBUILD_TESTING=OFF -DKDHPC_CUDA=OFF
 else
     echo "skipped: no clang with OpenMP on this machine"
 fi

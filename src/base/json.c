@@ -218,6 +218,12 @@ const char *kd_json_as_str(const struct kd_json *j, const char *def)
     return s ? s : def;
 }
 
+const char *kd_json_as_text(const struct kd_json *j, int64_t *len)
+{
+    *len = (int64_t)json_string_length(in(j));
+    return json_string_value(in(j));
+}
+
 int64_t kd_json_as_int(const struct kd_json *j, int64_t def)
 {
     if (json_is_integer(in(j)))

@@ -14,31 +14,47 @@
 
 enum { DEFAULT_MAX_LENGTH = 20 };
 
-/* Special ids that a model type's config class has when config.json is silent. */
-struct class_ids {
+/* What a model type's config class has when config.json is silent. */
+struct class_values {
     const char *model_type;
     int32_t bos, pad, eos, start, forced_eos;
+    int32_t num_beams, max_length;
 };
 
-static const struct class_ids CLASSES[] = {
-    {"bart", 0, 1, 2, 2, 2},
-    {"mbart", 0, 1, 2, -1, 2},
-    {"t5", -1, 0, 1, 0, -1},
-    {"mt5", -1, 0, 1, 0, -1},
-    {"pegasus", -1, 0, 1, 0, 1},
-    {"fsmt", 0, 1, 2, 2, 2},
-    {"marian", -1, 58100, 0, 58100, 0},
-    {"", -1, -1, -1, -1, -1},
+static const struct class_values CLASSES[] = {
+    {"bart", 0, 1, 2, 2, 2, 1, DEFAULT_MAX_LENGTH},
+    {"mbart", 0, 1, 2, -1, 2, 1, DEFAULT_MAX_LENGTH},
+    {"t5", -1, 0, 1, 0, -1, 1, DEFAULT_MAX_LENGTH},
+    {"mt5", -1, 0, 1, 0, -1, 1, DEFAULT_MAX_LENGTH},
+    {"pegasus", -1, 0, 1, 0, 1, 1, DEFAULT_MAX_LENGTH},
+    {"fsmt", 0, 1, 2, 2, 2, 5, 200},
+    {"marian", -1, 58100, 0, 58100, 0, 1, DEFAULT_MAX_LENGTH},
+    {"", -1, -1, -1, -1, -1, 1, DEFAULT_MAX_LENGTH},
 };
+static const struct class_values *const NO_CLASS =
+    &CLASSES[sizeof CLASSES / sizeof *CLASSES - 1];
 
-static const struct class_ids *class_of(const struct kd_json *config)
+static const struct class_values *class_of(const struct kd_json *config)
 {
     const char *type = kd_json_str(config, "model_type", "");
-    const struct class_ids *c = CLASSES;
+    const struct class_values *c = CLASSES;
 
-    while (c->model_type[0] && strcmp(c->model_type, type) != 0)
+    while (c != NO_CLASS && strcmp(c->model_type, type) != 0)
         c++;
     return c;
+}
+
+double kd_generation_class_value(const struct kd_json *config, const char *key)
+{
+    const struct class_values *class = class_of(config);
+
+    if (strcmp(key, "num_beams") == 0)
+        return class->num_beams;
+    if (strcmp(key, "max_length") == 0)
+        return class->max_length;
+    return strcmp(key, "forced_eos_token_id") == 0 && class->forced_eos >= 0
+               ? class->forced_eos
+               : NAN;
 }
 
 /* An id: DEF if the key is absent, -1 if it is null; a list of one counts as its item.
@@ -107,6 +123,8 @@ static int refuse_unknown(const struct kd_json *j)
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         if (kd_json_has(j, lists[i]))
             bad = lists[i];
+    if (kd_json_bool(j, "token_healing", false))
+        bad = "token_healing";
     if (bad)
         return KD_FAIL(KD_EINPUT,
                        "generation config: '%s' is not supported; remove it from the "
@@ -202,26 +220,24 @@ const char *kd_generation_unknown_key(const struct kd_json *j)
 }
 
 static int get_ids(const struct kd_json *config, const struct kd_json *j,
-                   bool from_config, struct kd_generation *g)
+                   const struct class_values *class, struct kd_generation *g)
 {
-    static const struct class_ids none = {"", -1, -1, -1, -1, -1};
-    const struct class_ids *class = class_of(config),
-                           *def = from_config ? class : &none;
     int32_t bos = -1;
 
-    KD_TRY(get_id(j, "bos_token_id", def->bos, &bos));
-    KD_TRY(get_id(j, "pad_token_id", def->pad, &g->pad_id));
-    KD_TRY(get_eos(j, def->eos, g));
+    KD_TRY(get_id(j, "bos_token_id", class->bos, &bos));
+    KD_TRY(get_id(j, "pad_token_id", class->pad, &g->pad_id));
+    KD_TRY(get_eos(j, class->eos, g));
     KD_TRY(get_id(j, "forced_bos_token_id", -1, &g->forced_bos_id));
-    KD_TRY(get_id(j, "forced_eos_token_id", def->forced_eos, &g->forced_eos_id));
-    KD_TRY(get_id(j, "decoder_start_token_id", def->start, &g->start_id));
+    KD_TRY(get_id(j, "forced_eos_token_id", class->forced_eos, &g->forced_eos_id));
+    KD_TRY(get_id(j, "decoder_start_token_id", class->start, &g->start_id));
     if (g->start_id < 0)
         g->start_id = bos;
     if (g->start_id < 0) /* where transformers would fail */
-        KD_TRY(get_id(config, "decoder_start_token_id", class->start, &g->start_id));
+        KD_TRY(get_id(config, "decoder_start_token_id", class_of(config)->start,
+                      &g->start_id));
     if (g->pad_id < 0 && g->n_eos > 0)
         g->pad_id = g->eos_ids[0];
-    if (from_config && g->forced_bos_id < 0 &&
+    if (class != NO_CLASS && g->forced_bos_id < 0 &&
         kd_json_bool(j, "force_bos_token_to_be_generated", false))
         g->forced_bos_id = bos;
     return KD_OK;
@@ -229,10 +245,10 @@ static int get_ids(const struct kd_json *config, const struct kd_json *j,
 
 /* Lengths count the start token.  20 is the default of the class and stands for 20 new
  * tokens, within the model's positions. */
-static void get_lengths(const struct kd_json *j, int64_t max_positions,
-                        struct kd_generation *g)
+static void get_lengths(const struct kd_json *j, const struct class_values *class,
+                        int64_t max_positions, struct kd_generation *g)
 {
-    g->max_length = kd_json_int(j, "max_length", DEFAULT_MAX_LENGTH);
+    g->max_length = kd_json_int(j, "max_length", class->max_length);
     g->min_length = kd_json_int(j, "min_length", 0);
     g->max_new_tokens = kd_json_int(j, "max_new_tokens", -1);
     g->min_new_tokens = kd_json_int(j, "min_new_tokens", -1);
@@ -247,28 +263,34 @@ static void get_lengths(const struct kd_json *j, int64_t max_positions,
         g->min_length = g->min_new_tokens + 1;
 }
 
-static enum kd_early_stopping get_early_stopping(const struct kd_json *j)
+static int get_early_stopping(const struct kd_json *j, enum kd_early_stopping *out)
 {
     const struct kd_json *v = kd_json_get(j, "early_stopping");
 
-    if (v && kd_json_is_string(v))
-        return strcmp(kd_json_as_str(v, ""), "never") == 0 ? KD_STOP_NEVER
-                                                           : KD_STOP_HEURISTIC;
-    return kd_json_bool(j, "early_stopping", false) ? KD_STOP_TRUE : KD_STOP_HEURISTIC;
+    *out = kd_json_bool(j, "early_stopping", false) ? KD_STOP_TRUE : KD_STOP_HEURISTIC;
+    if (!v || !kd_json_is_string(v))
+        return KD_OK;
+    if (strcmp(kd_json_as_str(v, ""), "never") != 0)
+        return KD_FAIL(KD_EINPUT, "generation config: 'early_stopping' must be true, "
+                                  "false or \"never\"");
+    *out = KD_STOP_NEVER;
+    return KD_OK;
 }
 
-static void get_numbers(const struct kd_json *j, struct kd_generation *g)
+static void get_numbers(const struct kd_json *j, const struct class_values *class,
+                        struct kd_generation *g)
 {
-    g->num_beams = kd_json_int(j, "num_beams", 1);
+    bool no_top_k = kd_json_get(j, "top_k") && !kd_json_has(j, "top_k"); /* null */
+
+    g->num_beams = kd_json_int(j, "num_beams", class->num_beams);
     g->num_return_sequences = kd_json_int(j, "num_return_sequences", 1);
     g->length_penalty = kd_json_num(j, "length_penalty", 1.0);
     g->repetition_penalty = kd_json_num(j, "repetition_penalty", 1.0);
     g->no_repeat_ngram_size = kd_json_int(j, "no_repeat_ngram_size", 0);
-    g->early_stopping = get_early_stopping(j);
     g->do_sample = kd_json_bool(j, "do_sample", false);
     g->temperature = kd_json_num(j, "temperature", 1.0);
     g->top_p = kd_json_num(j, "top_p", 1.0);
-    g->top_k = kd_json_int(j, "top_k", 50);
+    g->top_k = no_top_k ? 0 : kd_json_int(j, "top_k", 50);
     g->num_beam_groups = kd_json_int(j, "num_beam_groups", 1);
     g->diversity_penalty = kd_json_num(j, "diversity_penalty", 0.0);
     g->encoder_repetition_penalty = kd_json_num(j, "encoder_repetition_penalty", 1.0);
@@ -285,14 +307,16 @@ int kd_generation_from_config(const struct kd_json *config,
                               struct kd_generation *g)
 {
     const struct kd_json *j = generation ? generation : config;
+    const struct class_values *class = generation ? NO_CLASS : class_of(config);
     int rc = KD_OK;
 
     memset(g, 0, sizeof *g);
     KD_GO(refuse_unknown(j));
-    KD_GO(get_ids(config, j, !generation, g));
+    KD_GO(get_ids(config, j, class, g));
     KD_GO(kd_generation_lists(j, g));
-    get_lengths(j, max_positions, g);
-    get_numbers(j, g);
+    KD_GO(get_early_stopping(j, &g->early_stopping));
+    get_lengths(j, class, max_positions, g);
+    get_numbers(j, class, g);
 out:
     if (rc)
         kd_generation_free(g);

@@ -77,14 +77,25 @@ static int get_suppressed(const struct kd_json *tokens, int64_t n,
     return KD_OK;
 }
 
-static int get_decay(const struct kd_json *v, struct kd_generation *g)
+/* The list J has for KEY, NULL if none; *N: its length. */
+static int get_list(const struct kd_json *j, const char *key,
+                    const struct kd_json **list, int64_t *n)
+{
+    *list = kd_json_has(j, key) ? kd_json_get(j, key) : NULL;
+    *n = list_len(*list);
+    if (*list && !kd_json_is_array(*list))
+        return KD_FAIL(KD_EINPUT, "generation config: '%s' must be a list", key);
+    return KD_OK;
+}
+
+static int get_decay(const struct kd_json *v, int64_t n, struct kd_generation *g)
 {
     g->decay_factor = 1.0;
-    if (!v || !kd_json_is_array(v))
+    if (!v)
         return KD_OK;
     g->decay_start = kd_json_as_int(kd_json_at(v, 0), -1);
     g->decay_factor = kd_json_as_num(kd_json_at(v, 1), NAN);
-    if (kd_json_len(v) != 2 || g->decay_start < 0 || !isfinite(g->decay_factor) ||
+    if (n != 2 || g->decay_start < 0 || !isfinite(g->decay_factor) ||
         g->decay_factor < 0)
         return KD_FAIL(KD_EINPUT, "generation config: "
                                   "'exponential_decay_length_penalty' must be a "
@@ -94,13 +105,14 @@ static int get_decay(const struct kd_json *v, struct kd_generation *g)
 
 int kd_generation_lists(const struct kd_json *j, struct kd_generation *g)
 {
-    const struct kd_json *words = kd_json_get(j, "bad_words_ids"),
-                         *tokens = kd_json_get(j, "suppress_tokens"),
-                         *begin = kd_json_get(j, "begin_suppress_tokens");
-    int64_t n_words = list_len(words), n_tokens = list_len(tokens),
-            n_begin = list_len(begin);
+    const struct kd_json *words, *tokens, *begin, *decay;
+    int64_t n_words, n_tokens, n_begin, n_decay;
 
-    KD_TRY(get_decay(kd_json_get(j, "exponential_decay_length_penalty"), g));
+    KD_TRY(get_list(j, "bad_words_ids", &words, &n_words));
+    KD_TRY(get_list(j, "suppress_tokens", &tokens, &n_tokens));
+    KD_TRY(get_list(j, "begin_suppress_tokens", &begin, &n_begin));
+    KD_TRY(get_list(j, "exponential_decay_length_penalty", &decay, &n_decay));
+    KD_TRY(get_decay(decay, n_decay, g));
     if (n_words + n_tokens > 0) /* a dropped word is written and then passed over */
         KD_TRY(kd_calloc(n_words + n_tokens, sizeof *g->suppress, &g->suppress));
     if (n_words > 0)

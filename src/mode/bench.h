@@ -20,7 +20,7 @@ struct bench_config {
     int64_t num_beams, gen_length, n_sources; /* generate */
     int64_t peak_size;                        /* of a GPU */
     int64_t megabytes;                        /* store, allreduce */
-    const char *tokenizer;                    /* a directory; NULL: left out */
+    const char *model, *tokenizer;            /* directories; NULL: left out */
     double seconds;                           /* of one measurement */
     bool json;
 };
@@ -48,7 +48,7 @@ struct bench {
 
 extern const struct bench bench_gemm, bench_attention;           /* bench_ops.c */
 extern const struct bench bench_train, bench_kd, bench_generate; /* bench_engine.c */
-extern const struct bench bench_store, bench_allreduce, bench_metrics,
+extern const struct bench bench_store, bench_load, bench_allreduce, bench_metrics,
     bench_tokenizer; /* bench_data.c */
 
 /** Batches of the examples that updates work on; see bench_examples.c.  Batch b is

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Benchmarks of what feeds the engine and judges it: the store, sums over the ranks,
- * metrics and tokenizers.
+/* Benchmarks of what feeds the engine and judges it: the store, model directories, sums
+ * over the ranks, metrics and tokenizers.
  *
- * The store is bounded by plain write() with fsync() and by read() of the same bytes, a
- * sum by copying its memory once; both times are those of the slowest rank, and the
- * best of a few.  Metrics and tokenizers work on generated text, and their rates are
- * those of one core, since ranks and threads share nothing there. */
+ * The store is bounded by plain write() with fsync() and by read() of the same bytes,
+ * loading and a sum by copying memory that is in place; these times are those of the
+ * slowest rank, and the best of a few.  Metrics and tokenizers work on generated text,
+ * and their rates are those of one core, since ranks and threads share nothing there.
+ */
 #include "bench.h"
 
 #include "kdhpc/base/mem.h"
 #include "kdhpc/base/rng.h"
 #include "kdhpc/metric/metric.h"
+#include "kdhpc/mode/model_io.h"
 #include "kdhpc/store/corpus.h"
 #include "kdhpc/tensor/arena.h"
 #include "kdhpc/text/tokenizer.h"
@@ -242,6 +244,63 @@ const struct bench bench_store = {
     .name = "store",
     .summary = "writing and reading of a corpus",
     .run = run_store,
+};
+
+/* ---- model directories ---- */
+
+struct load {
+    struct kd_run *run;
+    const char *dir;
+    struct kd_model *model;
+};
+
+static int call_load(void *arg)
+{
+    struct load *l = arg;
+
+    kd_model_free(l->model);
+    l->model = NULL;
+    return kd_model_load(l->run, l->dir, &l->model);
+}
+
+/* One half of the parameters onto the other. */
+static int call_halves(void *arg)
+{
+    struct load *l = arg;
+    struct kd_params *ps = kd_model_params(l->model);
+    int64_t half = ps->n_slab / 2;
+    int rc = ps->be->ops->copy(ps->be, ps->values + half, ps->values,
+                               (size_t)half * sizeof *ps->values);
+
+    rc = rc ? rc : ps->be->ops->sync(ps->be);
+    return kd_agree(l->run->comm, rc);
+}
+
+static int run_load(struct kd_run *run, const struct bench_config *c,
+                    struct bench_table *t)
+{
+    struct load l = {.run = run, .dir = c->model};
+    double mb, seconds = 1, halves = 1;
+    int rc;
+
+    if (!c->model) {
+        kd_info("load is left out: --model names none");
+        return KD_OK;
+    }
+    KD_GO(slowest(run, call_load, &l, &seconds));
+    KD_GO(slowest(run, call_halves, &l, &halves));
+    mb = 1e-6 * (double)kd_model_params(l.model)->n_slab * sizeof(float);
+    KD_ALL_GO(run->comm, bench_add(t, mb / seconds, "MB/s", mb / (2 * halves),
+                                   "load %.0f MB of parameters", mb));
+out:
+    kd_model_free(l.model);
+    return rc;
+}
+
+const struct bench bench_load = {
+    .name = "load",
+    .summary = "reading of a model directory",
+    .run = run_load,
 };
 
 /* ---- sums over the ranks ---- */

@@ -68,7 +68,12 @@ const struct kd_opt_row kd_generation_rows[] = {
     {.name = "task",
      .type = KD_OPT_STR,
      .offset = offsetof(struct kd_generation_options, task),
-     .help = "generate as the model's task_specific_params say for it (but prefix)"},
+     .help = "generate as the model's task_specific_params say for it; sources of a "
+             "corpus have the prefix that tokenize gave them"},
+    {.name = "tgt_lang",
+     .type = KD_OPT_STR,
+     .offset = offsetof(struct kd_generation_options, tgt_lang),
+     .help = "language code that outputs begin with, e.g. ro_RO (mBART tokenizers)"},
     {.name = NULL},
 };
 
@@ -169,25 +174,44 @@ bool kd_task_translates(const char *task)
     return task && strncmp(task, "translation", strlen("translation")) == 0;
 }
 
-/* As transformers' pipelines do.  A kind of task that is known by itself may have no
- * settings of its own; any other name is misspelt. */
-int kd_generation_apply_task(const struct kd_json *config, const char *task,
-                             struct kd_json *settings)
+/* What CONFIG has for TASK, in *PARAMS: NULL if there is no task, and maybe for a kind
+ * of task that is known by itself; any other name is misspelt. */
+static int find_task(const struct kd_json *config, const char *task,
+                     const struct kd_json **params)
 {
-    const struct kd_json *tasks = kd_json_get(config, "task_specific_params"),
-                         *params = task && tasks ? kd_json_get(tasks, task) : NULL;
+    const struct kd_json *tasks = kd_json_get(config, "task_specific_params");
+
+    *params = task && tasks ? kd_json_get(tasks, task) : NULL;
+    if (!task || (*params && kd_json_is_object(*params)))
+        return KD_OK;
+    if (!*params && (!strcmp(task, "translation") || !strcmp(task, "summarization")))
+        return KD_OK;
+    return KD_FAIL(KD_EUSAGE,
+                   "the model's config.json has no task_specific_params for task '%s'",
+                   task);
+}
+
+int kd_task_prefix(const struct kd_json *config, const char *task, const char *given,
+                   const char **out)
+{
+    const struct kd_json *params;
+
+    KD_TRY(find_task(config, task, &params));
+    *out = given ? given : params ? kd_json_str(params, "prefix", "") : "";
+    return KD_OK;
+}
+
+/* As transformers' pipelines do. */
+int kd_task_apply(const struct kd_json *config, const char *task,
+                  struct kd_json *settings)
+{
+    const struct kd_json *params;
     struct kd_json *all = NULL;
     int rc = KD_OK;
 
-    if (!task)
+    KD_TRY(find_task(config, task, &params));
+    if (!params)
         return KD_OK;
-    if (!params && (!strcmp(task, "translation") || !strcmp(task, "summarization")))
-        return KD_OK;
-    if (!params || !kd_json_is_object(params))
-        return KD_FAIL(KD_EUSAGE,
-                       "the model's config.json has no task_specific_params for task "
-                       "'%s'",
-                       task);
     all = kd_json_copy(params); /* which may be part of SETTINGS */
     if (!all)
         return KD_FAIL(KD_ENOMEM, "no memory for generation settings");
@@ -213,6 +237,26 @@ static void warn_of_unknown(const struct kd_json *generation)
                 key);
 }
 
+/* Outputs end where positions (0: no bound) do; who asks for more must know. */
+static int fit_length(const struct kd_generation_options *o, int64_t positions,
+                      struct kd_generation *g)
+{
+    bool asked = o->max_length != KD_UNSET_INT || o->max_new_tokens != KD_UNSET_INT;
+
+    if (positions <= 0 || g->max_length <= positions)
+        return KD_OK;
+    if (asked)
+        return KD_FAIL(KD_EUSAGE,
+                       "max_length %lld is beyond the model's %lld positions",
+                       (long long)g->max_length, (long long)positions);
+    if (!o->quiet)
+        kd_warn("max_length %lld of the model's settings is beyond its %lld positions: "
+                "outputs end there",
+                (long long)g->max_length, (long long)positions);
+    g->max_length = positions;
+    return KD_OK;
+}
+
 int kd_generation_resolve(const struct kd_generation_options *o, const char *dir,
                           struct kd_model *m, uint64_t seed, struct kd_generation *out)
 {
@@ -227,14 +271,11 @@ int kd_generation_resolve(const struct kd_generation_options *o, const char *dir
     config = kd_json_copy(kd_model_config(m));
     if (!config)
         KD_GO(KD_FAIL(KD_ENOMEM, "no memory for generation settings"));
-    KD_GO(kd_generation_apply_task(kd_model_config(m), o->task,
-                                   generation ? generation : config));
+    KD_GO(kd_task_apply(kd_model_config(m), o->task, generation ? generation : config));
     KD_GO(kd_generation_from_config(config, generation, positions, out));
     set_options(o, seed, out);
     KD_GO(kd_generation_check(out));
-    if (positions > 0 && out->max_length > positions)
-        KD_GO(KD_FAIL(KD_EUSAGE, "max_length %lld is beyond the model's %lld positions",
-                      (long long)out->max_length, (long long)positions));
+    KD_GO(fit_length(o, positions, out));
     if (out->min_length > out->max_length)
         kd_warn("min_length %lld is above max_length %lld: outputs end at max_length",
                 (long long)out->min_length, (long long)out->max_length);

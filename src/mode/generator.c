@@ -9,13 +9,28 @@
 #include "kdhpc/base/str.h"
 #include "kdhpc/tensor/plan.h"
 
+/* Outputs in language LANG, if not NULL. */
+static int set_language(struct kd_generator *g, const char *lang)
+{
+    bool in_front;
+    int32_t id;
+
+    KD_TRY(kd_tokenizer_set_langs(g->tokenizer, NULL, lang));
+    if (!lang)
+        return KD_OK;
+    id = kd_tokenizer_target_lang(g->tokenizer, &in_front);
+    *(in_front ? &g->g.forced_bos_id : &g->g.start_id) = id;
+    return KD_OK;
+}
+
 static int open_local(struct kd_run *run, const char *model_dir,
                       const char *tokenizer_dir, const struct kd_generation_options *o,
                       struct kd_generator *g)
 {
     KD_TRY(kd_tokenizer_load(tokenizer_dir ? tokenizer_dir : model_dir, &g->tokenizer));
-    return kd_generation_resolve(o, model_dir, g->model, (uint64_t)run->common->seed,
-                                 &g->g);
+    KD_TRY(kd_generation_resolve(o, model_dir, g->model, (uint64_t)run->common->seed,
+                                 &g->g));
+    return set_language(g, o->tgt_lang);
 }
 
 int kd_generator_open(struct kd_run *run, const char *model_dir,

@@ -16,8 +16,8 @@
 #include <string.h>
 
 static const struct bench *const benches[] = {
-    &bench_gemm,  &bench_attention, &bench_train,   &bench_kd,        &bench_generate,
-    &bench_store, &bench_allreduce, &bench_metrics, &bench_tokenizer,
+    &bench_gemm,  &bench_attention, &bench_train,     &bench_kd,      &bench_generate,
+    &bench_store, &bench_load,      &bench_allreduce, &bench_metrics, &bench_tokenizer,
 };
 
 enum { N_BENCHES = sizeof benches / sizeof *benches };
@@ -26,8 +26,8 @@ enum { N_BENCHES = sizeof benches / sizeof *benches };
 
 static const struct kd_opt_row rows[] = {
     {FIELD(what), .type = KD_OPT_STR_LIST, .def = "gemm,attention",
-     .help = "what to measure: gemm, attention, train, kd, generate, store, allreduce, "
-             "metrics, tokenizer"},
+     .help = "what to measure: gemm, attention, train, kd, generate, store, load, "
+             "allreduce, metrics, tokenizer"},
     {FIELD(tokens), .type = KD_OPT_INT, .def = "3500", .min = 1, .max = 1 << 20,
      .help = "rows of a batch"},
     {FIELD(d_model), .type = KD_OPT_INT, .def = "256", .min = 8, .max = 1 << 14,
@@ -68,6 +68,7 @@ static const struct kd_opt_row rows[] = {
      .help = "rows and columns of the product whose rate is the bound on a GPU"},
     {FIELD(megabytes), .type = KD_OPT_INT, .def = "52", .min = 1, .max = 1 << 20,
      .help = "size of the corpus in store and of the tensor in allreduce"},
+    {FIELD(model), .type = KD_OPT_STR, .help = "model directory, for load"},
     {FIELD(tokenizer), .type = KD_OPT_STR,
      .help = "tokenizer directory, for tokenizer"},
     {FIELD(seconds), .type = KD_OPT_FLOAT, .def = "0.2", .min = 0.001, .max = 60,

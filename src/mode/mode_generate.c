@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 struct generate_config {
-    const char *model, *tokenizer, *input, *output, *prefix;
+    const char *model, *tokenizer, *input, *output, *prefix, *src_lang;
     int64_t max_source_length, eval_batch_size;
     struct kd_generation_options generation;
 };
@@ -44,8 +44,11 @@ static const struct kd_opt_row rows[] = {
     {.name = "prefix",
      .type = KD_OPT_STR,
      .offset = AT(prefix),
-     .def = "",
-     .help = "text put before every source"},
+     .help = "text put before every source; default: the task's, else none"},
+    {.name = "src_lang",
+     .type = KD_OPT_STR,
+     .offset = AT(src_lang),
+     .help = "language code of the sources, e.g. en_XX (mBART tokenizers)"},
     {.name = "max_source_length",
      .type = KD_OPT_INT,
      .offset = AT(max_source_length),
@@ -64,6 +67,7 @@ static const struct kd_opt_row rows[] = {
 struct job {
     struct kd_run *run;
     const struct generate_config *c;
+    const char *prefix;
     struct kd_generator generator;
     struct kd_str text; /* the whole input */
     int64_t n;
@@ -153,7 +157,7 @@ static int line_text(const struct job *j, int64_t i, struct kd_str *out)
     if (len > 0 && p[len - 1] == '\r')
         len--;
     kd_str_clear(out);
-    KD_TRY(kd_str_append(out, j->c->prefix, (int64_t)strlen(j->c->prefix)));
+    KD_TRY(kd_str_append(out, j->prefix, (int64_t)strlen(j->prefix)));
     return kd_str_append(out, p, len);
 }
 
@@ -293,6 +297,9 @@ out:
 
 static int encode_input(struct job *j)
 {
+    KD_TRY(kd_task_prefix(kd_model_config(j->generator.model), j->c->generation.task,
+                          j->c->prefix, &j->prefix));
+    KD_TRY(kd_tokenizer_set_langs(j->generator.tokenizer, j->c->src_lang, NULL));
     KD_TRY(find_lines(j));
     return encode_lines(j);
 }

@@ -10,7 +10,7 @@
 #include "pairs.h"
 #include "spill.h"
 
-#include "kdhpc/mode/mode.h"
+#include "kdhpc/mode/generation_options.h"
 
 #include "kdhpc/base/json.h"
 #include "kdhpc/base/mem.h"
@@ -23,7 +23,7 @@
 #include <string.h>
 
 struct tokenize_config {
-    const char *tokenizer, *prefix, *src_lang, *tgt_lang;
+    const char *tokenizer, *prefix, *task, *src_lang, *tgt_lang;
     int64_t max_source_length, max_target_length;
     struct kd_pairs_options pairs;
 };
@@ -53,8 +53,11 @@ static const struct kd_opt_row rows[] = {
     {.name = "prefix",
      .type = KD_OPT_STR,
      FIELD(prefix),
-     .def = "",
      .help = "text put in front of every source before encoding (not stored as text)"},
+    {.name = "task",
+     .type = KD_OPT_STR,
+     FIELD(task),
+     .help = "the prefix is that of task_specific_params in the model's config.json"},
     {.name = "src_lang",
      .type = KD_OPT_STR,
      FIELD(src_lang),
@@ -338,10 +341,25 @@ static int write_corpus(struct kd_run *run, const struct tokenize_config *c,
     return kd_corpus_commit(w);
 }
 
+/** Settle the prefix, which --task names in the config of the model that the tokenizer
+ * may lie beside; *MODEL owns it then. */
+static int find_prefix(struct tokenize_config *c, struct kd_json **model)
+{
+    char *path = NULL;
+    int rc = KD_OK;
+
+    KD_TRY(kd_path_join(c->tokenizer, "config.json", &path));
+    if (c->task && kd_path_exists(path))
+        rc = kd_json_parse_file(path, model);
+    free(path);
+    return rc ? rc : kd_task_prefix(*model, c->task, c->prefix, &c->prefix);
+}
+
 static int run_tokenize(struct kd_run *run, void *config)
 {
-    const struct tokenize_config *c = config;
+    struct tokenize_config *c = config;
     struct splits splits = {.o = &c->pairs};
+    struct kd_json *model = NULL;
     struct kd_tokenizer *t = NULL;
     struct provenance p = {0};
     int rc = KD_OK;
@@ -349,11 +367,13 @@ static int run_tokenize(struct kd_run *run, void *config)
     KD_GO(kd_root_do(run->comm, find_splits, &splits));
     KD_GO(kd_bcast(run->comm, splits.format, sizeof splits.format, 0));
     KD_ALL_GO(run->comm, load_tokenizer(c, &t));
+    KD_ALL_GO(run->comm, find_prefix(c, &model));
     KD_ALL_GO(run->comm, describe(run, t, &p));
     KD_GO(write_corpus(run, c, t, &splits, &p));
     kd_info("%s written", p.path);
 out:
     kd_tokenizer_free(t);
+    kd_json_free(model);
     kd_str_free(&p.options);
     free(p.parents);
     free(p.path);

@@ -3,59 +3,117 @@
  *
  * Old checkpoints carry them in config.json; transformers wants them in
  * generation_config.json, warns about each one in config.json, and lets
- * generation_config.json alone count where there is one.  So both places are read, and
- * one is written: what a config.json without the other file says moves over, with the
- * defaults of its model type.  config.json keeps the special ids, which training needs
- * too.  Callers: reading in model_io.c and the modes, writing in model_save.c. */
+ * generation_config.json alone count where there is one (unless that was made from
+ * config.json, as it says, and config.json has such settings: then these count alone).
+ * So both places are read, and one is written: what a config.json without the other
+ * file says moves over, with the defaults of its model type.  config.json keeps the
+ * special ids, which training needs too.  Callers: reading in model_io.c and the modes,
+ * writing in model_save.c. */
 #include "kdhpc/mode/model_io.h"
 
-#include "kdhpc/base/str.h"
+#include "model_weights.h"
 
+#include "kdhpc/base/str.h"
+#include "kdhpc/decode/decode.h"
+
+#include <math.h>
 #include <stdlib.h>
 
-/* Keys that transformers 4.57 calls generation parameters of a config.json, and two
- * that it takes from there without saying so. */
-static const char *const keys[] = {"max_length",
-                                   "min_length",
-                                   "max_new_tokens",
-                                   "min_new_tokens",
-                                   "do_sample",
-                                   "early_stopping",
-                                   "num_beams",
-                                   "num_beam_groups",
-                                   "diversity_penalty",
-                                   "temperature",
-                                   "top_k",
-                                   "top_p",
-                                   "typical_p",
-                                   "repetition_penalty",
-                                   "length_penalty",
-                                   "no_repeat_ngram_size",
-                                   "encoder_no_repeat_ngram_size",
-                                   "bad_words_ids",
-                                   "num_return_sequences",
-                                   "output_scores",
-                                   "return_dict_in_generate",
-                                   "forced_bos_token_id",
-                                   "forced_eos_token_id",
-                                   "remove_invalid_values",
-                                   "exponential_decay_length_penalty",
-                                   "suppress_tokens",
-                                   "begin_suppress_tokens"};
+/* Settings that move.  transformers 4.57 calls most of them generation parameters of a
+ * config.json, which may depart from its defaults; the others it takes from there
+ * without saying so. */
+static const struct {
+    const char *name;
+    double def; /* NAN: null */
+    bool is_parameter;
+} keys[] = {
+    {"max_length", 20, true},
+    {"min_length", 0, true},
+    {"do_sample", 0, true},
+    {"early_stopping", 0, true},
+    {"num_beams", 1, true},
+    {"num_beam_groups", 1, true},
+    {"diversity_penalty", 0, true},
+    {"temperature", 1, true},
+    {"top_k", 50, true},
+    {"top_p", 1, true},
+    {"typical_p", 1, true},
+    {"repetition_penalty", 1, true},
+    {"length_penalty", 1, true},
+    {"no_repeat_ngram_size", 0, true},
+    {"encoder_no_repeat_ngram_size", 0, true},
+    {"bad_words_ids", NAN, true},
+    {"num_return_sequences", 1, true},
+    {"output_scores", 0, true},
+    {"return_dict_in_generate", 0, true},
+    {"forced_bos_token_id", NAN, true},
+    {"forced_eos_token_id", NAN, true},
+    {"remove_invalid_values", 0, true},
+    {"exponential_decay_length_penalty", NAN, true},
+    {"suppress_tokens", NAN, true},
+    {"begin_suppress_tokens", NAN, true},
+    {"max_new_tokens", NAN, false},
+    {"min_new_tokens", NAN, false},
+    {"encoder_repetition_penalty", 1, false},
+    {"renormalize_logits", 0, false},
+    {"min_p", NAN, false},
+    {"epsilon_cutoff", 0, false},
+    {"eta_cutoff", 0, false},
+};
 /* The old name of "forced_bos_token_id is bos_token_id". */
 static const char force_bos[] = "force_bos_token_to_be_generated";
 
+/* In a generation_config.json: it was made from config.json, which then goes before it
+ * if it departs from its class. */
+static const char from_model[] = "_from_model_config";
+
 enum { N_KEYS = sizeof keys / sizeof *keys };
+
+/* What key I is where CONFIG is silent. */
+static double default_of(const struct kd_json *config, int i)
+{
+    double class = kd_generation_class_value(config, keys[i].name);
+
+    return isnan(class) ? keys[i].def : class;
+}
+
+/* Whether CONFIG gives a generation parameter another value than its model type does.
+ */
+static bool departs(const struct kd_json *config)
+{
+    if (kd_json_bool(config, force_bos, false))
+        return true;
+    for (int i = 0; i < N_KEYS; i++) {
+        const struct kd_json *v = kd_json_get(config, keys[i].name);
+
+        if (!keys[i].is_parameter || !kd_json_has(config, keys[i].name))
+            continue;
+        if (kd_json_is_number(v) ? kd_json_as_num(v, 0) != default_of(config, i)
+                                 : kd_json_is_array(v) || kd_json_is_string(v) ||
+                                       kd_json_bool(config, keys[i].name, false))
+            return true;
+    }
+    return false;
+}
 
 int kd_generation_json(const char *dir, struct kd_json **out)
 {
     char *path = NULL;
+    struct kd_json *config = NULL;
     int rc = KD_OK;
 
     *out = NULL;
     KD_TRY(kd_path_join(dir, "generation_config.json", &path));
     if (kd_path_exists(path))
-        rc = kd_json_parse_file(path, out);
+        KD_GO(kd_json_parse_file(path, out));
+    if (*out && kd_json_bool(*out, from_model, false))
+        KD_GO(kd_model_dir_config(dir, &config));
+    if (config && departs(config)) {
+        kd_json_free(*out);
+        *out = NULL;
+    }
+out:
+    kd_json_free(config);
     free(path);
     return rc;
 }
@@ -86,12 +144,17 @@ static int from_config(const struct kd_json *config, const struct kd_arch *arch,
     KD_TRY(set_id(g, config, "eos_token_id", arch->eos_id));
     KD_TRY(set_id(g, config, "pad_token_id", arch->pad_id));
     KD_TRY(set_id(g, config, "decoder_start_token_id", arch->decoder_start_id));
-    KD_TRY(set_id(g, config, "forced_eos_token_id", arch->forced_eos_id));
     if (kd_json_bool(config, force_bos, false))
         KD_TRY(set_id(g, config, "forced_bos_token_id", arch->bos_id));
-    for (int i = 0; i < N_KEYS; i++)
-        if (kd_json_has(config, keys[i]))
-            KD_TRY(set_copy(g, keys[i], kd_json_get(config, keys[i])));
+    for (int i = 0; i < N_KEYS; i++) {
+        double class = kd_generation_class_value(config, keys[i].name);
+
+        if (kd_json_has(config, keys[i].name))
+            KD_TRY(set_copy(g, keys[i].name, kd_json_get(config, keys[i].name)));
+        else if (!kd_json_get(config, keys[i].name) && !isnan(class) &&
+                 class != keys[i].def)
+            KD_TRY(kd_json_set_int(g, keys[i].name, (int64_t) class));
+    }
     return KD_OK;
 }
 
@@ -104,11 +167,11 @@ int kd_generation_move(struct kd_json *config, const struct kd_arch *arch,
     *out = NULL;
     if (!g)
         return KD_FAIL(KD_ENOMEM, "no memory for generation_config.json");
-    kd_json_del(g, "_from_model_config"); /* it is not any more */
+    kd_json_del(g, from_model); /* it is not any more */
     if (!given)
         KD_GO(from_config(config, arch, g));
     for (int i = 0; i < N_KEYS; i++)
-        kd_json_del(config, keys[i]);
+        kd_json_del(config, keys[i].name);
     kd_json_del(config, force_bos);
     *out = g;
     return KD_OK;

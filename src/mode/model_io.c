@@ -2,7 +2,9 @@
 /* Reading of model directories in the Hugging Face layout.
  *
  * Every rank reads the weights itself, from one mapping whose pages the ranks of a node
- * share; model_weights.c says which tensor of a checkpoint fills which parameter.
+ * share, so a value is copied once; a broadcast would copy it twice.  It is copied
+ * because the slab packs what files keep apart (queries, keys, values) and lies in huge
+ * pages.  model_weights.c says which tensor of a checkpoint fills which parameter.
  * Called by every mode that takes a model; model_save.c writes. */
 #include "kdhpc/mode/model_io.h"
 

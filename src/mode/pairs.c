@@ -304,8 +304,7 @@ static int json_text(const struct kd_pairs *p, const char *key,
                        "name what to read)",
                        p->file[0].path, line_number(p),
                        value ? "no text at" : "there is no", key);
-    out->data = kd_json_as_str(value, "");
-    out->len = (int64_t)strlen(out->data);
+    out->data = kd_json_as_text(value, &out->len);
     return KD_OK;
 }
 

@@ -571,8 +571,7 @@ static int open_generation(struct kd_session *s)
     struct kd_json *config = kd_model_config(s->setup->student);
 
     KD_TRY(kd_generation_json(s->setup->model_dir, &s->generation));
-    return kd_generation_apply_task(config, s->o->task,
-                                    s->generation ? s->generation : config);
+    return kd_task_apply(config, s->o->task, s->generation ? s->generation : config);
 }
 
 static int open_session(struct kd_session *s)

@@ -10,32 +10,26 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Row P of table X [rows, d]: sines, then cosines. */
-static void sinusoid_row(enum kd_positions kind, int64_t p, int64_t d, float *row)
-{
-    int64_t half = d / 2, sines = d - half;
-
-    for (int64_t k = 0; k < sines; k++) {
-        double angle = (double)p / pow(10000.0, 2.0 * (double)k / (double)d);
-
-        if (kind == KD_POS_SINUSOID_T2T)
-            angle =
-                (double)((float)p *
-                         expf((float)k * -(float)(log(10000.0) / (double)(half - 1))));
-        row[k] = (float)sin(angle);
-        if (k < half)
-            row[sines + k] = (float)cos(angle);
-    }
-}
-
-/* FSMT's table has a row of zeros for padding, the last before the first position. */
+/* Table X [rows, d]: sines, then cosines, column by column, which have one frequency.
+ * FSMT's has a row of zeros for padding, the last before the first position. */
 static void sinusoids(const struct kd_arch *a, const struct kd_param *p, float *x)
 {
-    int64_t d = p->shape[1];
+    int64_t d = p->shape[1], half = d / 2, sines = d - half;
+    bool t2t = a->positions == KD_POS_SINUSOID_T2T;
 
-    for (int64_t r = 0; r < p->shape[0]; r++)
-        sinusoid_row(a->positions, r, d, x + r * d);
-    if (a->positions == KD_POS_SINUSOID_T2T && a->pos_offset > 0)
+    for (int64_t k = 0; k < sines; k++) {
+        double rate = t2t ? expf((float)k * -(float)(log(10000.0) / (double)(half - 1)))
+                          : pow(10000.0, 2.0 * (double)k / (double)d);
+
+        for (int64_t r = 0; r < p->shape[0]; r++) {
+            double angle = t2t ? (double)((float)r * (float)rate) : (double)r / rate;
+
+            x[r * d + k] = (float)sin(angle);
+            if (k < half)
+                x[r * d + sines + k] = (float)cos(angle);
+        }
+    }
+    if (t2t && a->pos_offset > 0)
         memset(x + (a->pos_offset - 1) * d, 0, (size_t)d * sizeof *x);
 }
 

@@ -27,14 +27,49 @@ int64_t kd_params_count(const struct kd_params *p)
     return n;
 }
 
-static int alloc_zeroed(const struct kd_params *p, size_t value_bytes, void *out)
+/* A slab; OUT points to a pointer of its type. */
+static int alloc(const struct kd_params *p, size_t value_bytes, void *out)
 {
-    size_t bytes = (size_t)p->n_slab * value_bytes;
     void *mem;
 
-    KD_TRY(p->be->ops->alloc(p->be, bytes, &mem));
-    memcpy(out, &mem, sizeof mem); /* OUT points to a pointer of the slab's type */
-    return p->be->ops->zero(p->be, mem, bytes);
+    KD_TRY(p->be->ops->alloc(p->be, (size_t)p->n_slab * value_bytes, &mem));
+    memcpy(out, &mem, sizeof mem);
+    return KD_OK;
+}
+
+static int alloc_zeroed(const struct kd_params *p, size_t value_bytes, void *out)
+{
+    void *mem;
+
+    KD_TRY(alloc(p, value_bytes, out));
+    memcpy(&mem, out, sizeof mem);
+    return p->be->ops->zero(p->be, mem, (size_t)p->n_slab * value_bytes);
+}
+
+/* Values [FIRST, END). */
+static int zero_range(const struct kd_params *p, int64_t first, int64_t end)
+{
+    if (first == end)
+        return KD_OK;
+    return p->be->ops->zero(p->be, p->values + first,
+                            (size_t)(end - first) * sizeof *p->values);
+}
+
+/* Zero the constants, which a checkpoint may lack, and the gaps between parameters.
+ * What certainly gets values is not touched before: that would double the writing. */
+static int zero_rest(const struct kd_params *p)
+{
+    int64_t end = 0; /* of the last parameter */
+
+    for (int i = 0; i < p->n; i++) {
+        const struct kd_param *item = &p->items[i];
+
+        if (kd_param_is_constant(item))
+            continue;
+        KD_TRY(zero_range(p, end, item->offset));
+        end = item->offset + item->count;
+    }
+    return zero_range(p, end, p->n_slab);
 }
 
 int kd_params_alloc(struct kd_params *p, enum kd_dtype dtype)
@@ -43,7 +78,8 @@ int kd_params_alloc(struct kd_params *p, enum kd_dtype dtype)
         return KD_FAIL(KD_EINTERNAL, "a model cannot compute in %s",
                        kd_dtype_name(dtype));
     p->dtype = dtype;
-    KD_TRY(alloc_zeroed(p, sizeof *p->values, &p->values));
+    KD_TRY(alloc(p, sizeof *p->values, &p->values));
+    KD_TRY(zero_rest(p));
     return dtype == KD_F32 ? KD_OK : alloc_zeroed(p, sizeof *p->rounded, &p->rounded);
 }
 

@@ -143,7 +143,7 @@ static int set_patterns(struct kd_tokenizer *t, struct kd_scratch *s)
         if (t->slow)
             a->normalized = false; /* all are found in raw text */
         if (a->normalized)
-            KD_TRY(kd_normalise(t, s, a->content, a->content_len, &text, &len));
+            KD_TRY(kd_normalise(t, s, a->content, a->content_len, &text, &len, NULL));
         free(a->pattern);
         KD_TRY(kd_strndup(text, len, &a->pattern));
         a->pattern_len = len;

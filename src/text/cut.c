@@ -3,8 +3,8 @@
  *
  * A step hands every piece that it cuts straight to the next, the last one to the
  * model, so no list of pieces is ever made; a step that rewrites text has a buffer of
- * its own. Byte level before a BPE model leaves the bytes as they are, and the model
- * reads them as the characters that stand for them; before any other model they are
+ * its own. Byte level right before a BPE model leaves the bytes as they are, and the
+ * model reads them as the characters that stand for them; anywhere else they are
  * rewritten. */
 #include "tokenizer_impl.h"
 
@@ -226,9 +226,9 @@ static const char BYTE_LEVEL_PATTERN[] =
 static int pass_bytes(const struct cutting *c, int k, struct piece p, int64_t start,
                       int64_t stop)
 {
-    struct kd_str *buffer = &c->s->word;
+    struct kd_str *buffer = &c->s->bytes[k];
 
-    if (c->t->merges.byte_level)
+    if (c->t->merges.byte_level && k + 1 == c->t->n_cut)
         return pass(c, k + 1, p, start, stop);
     kd_str_clear(buffer);
     KD_TRY(kd_str_append_byte_chars(buffer, p.text + start, stop - start));

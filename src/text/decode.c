@@ -257,18 +257,22 @@ static int spelt_byte(const char *s, int64_t len)
     return hex_digit(s[3]) * 16 + hex_digit(s[4]);
 }
 
-/** Bytes in a row are text if they are UTF-8, else a U+FFFD each. */
+/** Bytes in a row are one string if they are UTF-8, else a U+FFFD each. */
 static int end_bytes(struct kd_str *bytes, struct list *out)
 {
     if (bytes->len == 0)
         return KD_OK;
-    if (kd_utf8_invalid_at(bytes->data, bytes->len) < 0)
+    if (kd_utf8_invalid_at(bytes->data, bytes->len) < 0) {
         KD_TRY(list_put(out, bytes->data, bytes->len));
-    else
-        for (int64_t i = 0; i < bytes->len; i++)
+        KD_TRY(list_end(out));
+    } else {
+        for (int64_t i = 0; i < bytes->len; i++) {
             KD_TRY(list_put(out, "\xEF\xBF\xBD", 3));
+            KD_TRY(list_end(out));
+        }
+    }
     kd_str_clear(bytes);
-    return list_end(out);
+    return KD_OK;
 }
 
 static int fall_back(const struct list *in, struct list *out)

@@ -196,6 +196,43 @@ static bool leaves_ascii(enum kd_norm_kind kind)
 
 /* ---- all steps ---- */
 
+/** Whether STEP drops the first character of TEXT[len], LEN > 0, and puts nothing in
+ * its place. */
+static int drops_start(const struct kd_norm_step *step, void *match, const char *text,
+                       int64_t len, bool *drops)
+{
+    struct kd_regex_walk w = KD_REGEX_WALK;
+    int64_t n_pattern = step->pattern ? (int64_t)strlen(step->pattern) : 0;
+    char utf8[4];
+    int n = 0;
+    uint32_t cp = kd_utf8_next(text, len, &n);
+
+    *drops = false;
+    switch (step->kind) {
+    case KD_NORM_STRIP:
+        *drops = step->strip_left && kd_is_white_space(cp);
+        break;
+    case KD_NORM_BERT_CLEAN:
+    case KD_NORM_DROP_MARKS:
+    case KD_NORM_DROP_NONSPACING:
+    case KD_NORM_NMT:
+        *drops = map_char(step->kind, cp, utf8) == 0;
+        break;
+    case KD_NORM_REPLACE:
+        *drops = !*step->content && n_pattern > 0 && n_pattern <= len &&
+                 memcmp(text, step->pattern, (size_t)n_pattern) == 0;
+        break;
+    case KD_NORM_REGEX:
+        if (!*step->content)
+            KD_TRY(kd_regex_next(step->regex, match, text, len, &w, drops));
+        *drops = *drops && w.start == 0 && w.stop > 0;
+        break;
+    default:
+        break;
+    }
+    return KD_OK;
+}
+
 static void strip(const struct kd_norm_step *step, const char **text, int64_t *len)
 {
     int64_t left = 0;
@@ -238,15 +275,19 @@ static int write_step(const struct kd_tokenizer *t, struct kd_scratch *s,
 }
 
 int kd_normalise(const struct kd_tokenizer *t, struct kd_scratch *s, const char *text,
-                 int64_t len, const char **out, int64_t *out_len)
+                 int64_t len, const char **out, int64_t *out_len, bool *at_start)
 {
-    bool ascii = kd_ascii_run(text, len) == len;
+    bool ascii = kd_ascii_run(text, len) == len, drops = false;
     int side = 0;
 
     for (int i = 0; i < t->n_norm && len > 0; i++) {
         const struct kd_norm_step *step = &t->norm[i];
         struct kd_str *buffer = &s->norm[side];
 
+        if (at_start && *at_start) {
+            KD_TRY(drops_start(step, s->match, text, len, &drops));
+            *at_start = !drops;
+        }
         if (step->kind == KD_NORM_STRIP) {
             strip(step, &text, &len);
             continue;

@@ -1,12 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The patterns of tokenizer.json, written for Oniguruma, through PCRE2.
  *
- * Both read the syntax that tokenizers use alike, but for what a few letters stand for:
- * \s is White_Space (PCRE2 has U+180E besides), \w has all letters, marks, digits and
- * connectors, the letter-like symbols and (outside a class) Latin-1's other numbers, \h
- * is a hexadecimal digit, \b is by that \w, ^ and $ hold at every line.  These are
- * spelled out before the pattern is compiled.  The compiled pattern is read-only, so
- * threads share it. */
+ * What the two read differently is spelled out first (regex_syntax.c); ^ and $ hold at
+ * every line.  The compiled pattern is read-only, so threads share it. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "tokenizer_impl.h"
 
@@ -19,67 +15,6 @@
 struct kd_regex {
     pcre2_code *code;
 };
-
-#define SPACES                                                                         \
-    "\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}"     \
-    "\\x{202f}\\x{205f}\\x{3000}"
-#define WORDS                                                                          \
-    "\\p{L}\\p{Nl}\\p{M}\\p{Nd}\\p{Pc}"                                                \
-    "\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-"         \
-    "\\x{1f189}"
-#define LATIN_NUMBERS "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
-#define ANY_WORD "[" WORDS LATIN_NUMBERS "]"
-#define AFTER "(?<=" ANY_WORD ")"
-#define AFTER_NOT "(?<!" ANY_WORD ")"
-#define BEFORE "(?=" ANY_WORD ")"
-#define BEFORE_NOT "(?!" ANY_WORD ")"
-#define HEX "0-9A-Fa-f"
-
-/** What \C means, or NULL where both agree; inside a class without the brackets. */
-static const char *meaning(char c, bool in_class)
-{
-    switch (c) {
-    case 's':
-        return in_class ? SPACES : "[" SPACES "]";
-    case 'w':
-        return in_class ? WORDS : ANY_WORD;
-    case 'h':
-        return in_class ? HEX : "[" HEX "]";
-    case 'S':
-        return in_class ? NULL : "[^" SPACES "]";
-    case 'W':
-        return in_class ? NULL : "[^" WORDS LATIN_NUMBERS "]";
-    case 'H':
-        return in_class ? NULL : "[^" HEX "]";
-    case 'b':
-        return in_class ? NULL : "(?:" AFTER BEFORE_NOT "|" AFTER_NOT BEFORE ")";
-    case 'B':
-        return in_class ? NULL : "(?:" AFTER BEFORE "|" AFTER_NOT BEFORE_NOT ")";
-    default:
-        return NULL;
-    }
-}
-
-static int translate(const char *pattern, struct kd_str *out)
-{
-    bool in_class = false;
-
-    for (const char *p = pattern; *p; p++) {
-        const char *m = *p == '\\' ? meaning(p[1], in_class) : NULL;
-        int n = *p == '\\' && p[1] ? 2 : 1;
-
-        if (m)
-            KD_TRY(kd_str_append(out, m, (int64_t)strlen(m)));
-        else
-            KD_TRY(kd_str_append(out, p, n));
-        if (n == 1 && *p == '[')
-            in_class = true;
-        else if (n == 1 && *p == ']')
-            in_class = false;
-        p += n - 1;
-    }
-    return KD_OK;
-}
 
 static int compile(const char *pattern, const char *shown, const char *what,
                    struct kd_regex **out)
@@ -119,7 +54,7 @@ int kd_regex_new(const char *pattern, const char *what, struct kd_regex **out)
 
     *out = NULL;
     KD_GO(kd_str_append(&text, "", 0));
-    KD_GO(translate(pattern, &text));
+    KD_GO(kd_regex_translate(pattern, &text));
     rc = compile(text.data, pattern, what, out);
 out:
     kd_str_free(&text);

@@ -30,8 +30,10 @@ static void scratch_free(struct kd_scratch *s)
 {
     kd_str_free(&s->norm[0]);
     kd_str_free(&s->norm[1]);
-    for (int i = 0; i < KD_MAX_CUT_STEPS; i++)
+    for (int i = 0; i < KD_MAX_CUT_STEPS; i++) {
         kd_str_free(&s->cut[i]);
+        kd_str_free(&s->bytes[i]);
+    }
     kd_str_free(&s->word);
     kd_str_free(&s->symbol);
     pcre2_match_data_free(s->match);

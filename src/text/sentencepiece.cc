@@ -237,8 +237,10 @@ extern "C" int kd_spm_encode(const struct kd_spm_processor *p, const char *text,
 
         if (!status.ok())
             return KD_FAIL(KD_EINTERNAL, "SentencePiece: %s", status.error_message());
-        for (const std::string &piece : pieces)
-            KD_TRY(kd_str_append(out, piece.c_str(), (int64_t)piece.size() + 1));
+        for (const std::string &piece : pieces) {
+            KD_TRY(kd_str_append(out, piece.data(), (int64_t)piece.size()));
+            KD_TRY(kd_str_append(out, KD_PIECE_END, 1));
+        }
         return KD_OK;
     } catch (const std::exception &e) {
         return KD_FAIL(KD_ENOMEM, "SentencePiece: encoding failed: %s", e.what());

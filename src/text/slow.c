@@ -94,13 +94,14 @@ static int marian_encode(const struct kd_tokenizer *t, struct kd_scratch *s,
     kd_str_clear(&s->word);
     KD_TRY(kd_spm_encoder_run(t->slow->spm[side], s, text + n, len - n, &s->word));
     for (int64_t i = 0; i < s->word.len; i += n + 1) {
+        const char *piece = s->word.data + i;
         int64_t at = -1;
 
-        n = (int64_t)strlen(s->word.data + i);
-        at = kd_added_find(t, s->word.data + i);
-        KD_TRY(kd_token_ids_push(
-            ids, at >= 0 ? t->added[at].id
-                         : kd_slow_piece_id(t, side, s->word.data + i, n)));
+        n = (const char *)memchr(piece, *KD_PIECE_END, (size_t)(s->word.len - i)) -
+            piece;
+        at = kd_added_find_bytes(t, piece, n);
+        KD_TRY(kd_token_ids_push(ids, at >= 0 ? t->added[at].id
+                                              : kd_slow_piece_id(t, side, piece, n)));
     }
     return KD_OK;
 }

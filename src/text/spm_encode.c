@@ -227,10 +227,10 @@ static int write_piece(void *arg, const char *word, int64_t start, int64_t stop,
     struct writing *w = arg;
 
     if (w->unknown && id < 0)
-        w->out->len--; /* the NUL of the one before */
+        w->out->len--; /* the end of the one before */
     w->unknown = id < 0;
     KD_TRY(kd_str_append(w->out, word + start, stop - start));
-    return kd_str_append(w->out, "", 1);
+    return kd_str_append(w->out, KD_PIECE_END, 1);
 }
 
 int kd_spm_encoder_run(const struct kd_spm_encoder *e, struct kd_scratch *s,

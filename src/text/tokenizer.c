@@ -390,6 +390,14 @@ int kd_tokenizer_set_langs(struct kd_tokenizer *t, const char *src_lang,
     return set_lang(t, KD_TARGET, tgt_lang);
 }
 
+int32_t kd_tokenizer_target_lang(const struct kd_tokenizer *t, bool *in_front)
+{
+    const struct kd_affix *a = &t->affix[KD_TARGET];
+
+    *in_front = t->lang_before;
+    return t->lang_before ? a->before[0] : a->after[1];
+}
+
 /* ---- encoding ---- */
 
 /** Normalise TEXT[len] between two added tokens, split again, cut and segment. */
@@ -401,13 +409,13 @@ static int encode_gap(const struct kd_tokenizer *t, struct kd_scratch *s,
     const char *norm = NULL;
     int64_t n = 0, done = 0, from = 0;
 
-    KD_TRY(kd_normalise(t, s, text, len, &norm, &n));
+    KD_TRY(kd_normalise(t, s, text, len, &norm, &n, &at_start));
     while (kd_added_next(t, &t->normalized_index, norm, n, from, done, &m)) {
         KD_TRY(kd_cut_and_segment(t, s, norm + done, m.start - done,
                                   at_start && done == 0, ids));
         KD_TRY(kd_token_ids_push(ids, m.id));
         done = m.stop;
-        from = m.next > m.stop ? m.next : m.stop;
+        from = m.next;
     }
     return kd_cut_and_segment(t, s, norm + done, n - done, at_start && done == 0, ids);
 }
@@ -416,13 +424,14 @@ static int encode_text(const struct kd_tokenizer *t, struct kd_scratch *s,
                        const char *text, int64_t len, struct kd_token_ids *ids)
 {
     struct kd_added_match m = {0};
-    int64_t done = 0;
+    int64_t done = 0, from = 0;
 
-    while (kd_added_next(t, &t->raw_index, text, len, done, done, &m)) {
+    while (kd_added_next(t, &t->raw_index, text, len, from, done, &m)) {
         if (m.start > done)
             KD_TRY(encode_gap(t, s, text + done, m.start - done, done == 0, ids));
         KD_TRY(kd_token_ids_push(ids, m.id));
         done = m.stop;
+        from = m.next;
     }
     return done < len ? encode_gap(t, s, text + done, len - done, done == 0, ids)
                       : KD_OK;

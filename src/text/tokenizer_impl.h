@@ -81,8 +81,9 @@ int kd_str_append_lossy(struct kd_str *out, const char *s, int64_t len) KD_MUST_
 
 struct kd_regex;
 
-/** Compile PATTERN as Oniguruma reads it: \s, \w, \d, \h by Unicode properties, ^ and $
- * at lines.  WHAT names it in the error, KD_EINPUT. */
+/** Append PATTERN as PCRE2 writes what Oniguruma reads. */
+int kd_regex_translate(const char *pattern, struct kd_str *out) KD_MUST_CHECK;
+/** Compile PATTERN as Oniguruma reads it.  WHAT names it in the error, KD_EINPUT. */
 int kd_regex_new(const char *pattern, const char *what,
                  struct kd_regex **out) KD_MUST_CHECK;
 /** A pattern that matches TEXT itself. */
@@ -333,8 +334,9 @@ struct kd_scratch {
     struct kd_scratch *next;
     struct kd_str norm[2];               /* the two sides of a normalisation step */
     struct kd_str cut[KD_MAX_CUT_STEPS]; /* text as each step of the cutter writes it */
-    struct kd_str word, symbol;          /* one word, one symbol as it is looked up */
-    void *match;                         /* pcre2_match_data */
+    struct kd_str bytes[KD_MAX_CUT_STEPS]; /* a word's bytes as characters, by step */
+    struct kd_str word, symbol;            /* one word, one symbol as it is looked up */
+    void *match;                           /* pcre2_match_data */
     struct kd_viterbi_node *nodes;
     struct kd_symbol *symbols;
     struct kd_heap_entry *heap;
@@ -354,9 +356,11 @@ void kd_scratch_free_all(struct kd_scratch_pool *pool);
 
 int kd_token_ids_push(struct kd_token_ids *ids, int32_t id) KD_MUST_CHECK;
 
-/** Normalise TEXT[len] by all steps; *OUT and *OUT_LEN borrow from S or TEXT. */
+/** Normalise TEXT[len] by all steps; *OUT and *OUT_LEN borrow from S or TEXT.
+ * *AT_START, if not NULL, becomes false where a step drops the first character. */
 int kd_normalise(const struct kd_tokenizer *t, struct kd_scratch *s, const char *text,
-                 int64_t len, const char **out, int64_t *out_len) KD_MUST_CHECK;
+                 int64_t len, const char **out, int64_t *out_len,
+                 bool *at_start) KD_MUST_CHECK;
 
 /** Cut TEXT[len] into words and append the ids of each; AT_START: it begins where the
  * raw text begins. */
@@ -533,7 +537,8 @@ int32_t kd_slow_piece_id(const struct kd_tokenizer *t, enum kd_text_side side,
 
 int kd_spm_encoder_new(const char *path, struct kd_spm_encoder **out) KD_MUST_CHECK;
 void kd_spm_encoder_free(struct kd_spm_encoder *e);
-/** Append the pieces of TEXT[len] as the library makes them, a NUL after each. */
+/** Append the pieces of TEXT[len] as the library makes them, KD_PIECE_END after each.
+ */
 int kd_spm_encoder_run(const struct kd_spm_encoder *e, struct kd_scratch *s,
                        const char *text, int64_t len, struct kd_str *out) KD_MUST_CHECK;
 /** The library's object, for decoding. */
@@ -613,7 +618,9 @@ void kd_spm_free(struct kd_spm *m);
 /** The library's own encoding and decoding; thread-safe. */
 int kd_spm_open(const char *path, struct kd_spm_processor **out) KD_MUST_CHECK;
 void kd_spm_close(struct kd_spm_processor *p);
-/** Append the pieces of TEXT[len], a NUL after each. */
+/** What ends a piece: a byte that no UTF-8 has, as text may hold NUL. */
+#define KD_PIECE_END "\xFF"
+/** Append the pieces of TEXT[len], KD_PIECE_END after each. */
 int kd_spm_encode(const struct kd_spm_processor *p, const char *text, int64_t len,
                   struct kd_str *out) KD_MUST_CHECK;
 /** Append the text of PIECES[len], a NUL after each. */

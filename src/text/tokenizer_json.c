@@ -138,7 +138,9 @@ static int read_bpe(struct kd_tokenizer *t, const struct kd_json *j)
     KD_TRY(read_affix(j, "continuing_subword_prefix", &t->merges.prefix));
     KD_TRY(read_affix(j, "end_of_word_suffix", &t->merges.suffix));
     t->merges.ignore = kd_json_bool(j, "ignore_merges", false);
-    t->merges.byte_level = !t->merges.prefix && !t->merges.suffix && t->n_cut > 0 &&
+    t->byte_fallback = kd_json_bool(j, "byte_fallback", false);
+    t->merges.byte_level = !t->merges.prefix && !t->merges.suffix &&
+                           !t->byte_fallback && t->n_cut > 0 &&
                            t->cut[t->n_cut - 1].kind == KD_CUT_BYTE_LEVEL;
     KD_TRY(read_vocab(t, kd_json_get(j, "vocab")));
     KD_TRY(kd_merges_reserve(&t->merges, kd_json_len(merges)));
@@ -147,7 +149,6 @@ static int read_bpe(struct kd_tokenizer *t, const struct kd_json *j)
     t->segmenter = KD_BPE;
     t->unk_piece = piece_id(t, kd_json_str(j, "unk_token", NULL));
     t->fuse_unk = kd_json_bool(j, "fuse_unk", false);
-    t->byte_fallback = kd_json_bool(j, "byte_fallback", false);
     kd_bpe_prepare(t);
     return KD_OK;
 }
@@ -244,10 +245,13 @@ static int read_post(const struct kd_json *j, struct kd_affix *a)
     if (!is_type(j, "Sequence"))
         return kd_json_refuse("post-processor", j);
     for (int64_t i = 0; i < kd_json_len(list); i++) {
-        if (is_type(kd_json_at(list, i), "Sequence") || a->n_before || a->n_after)
-            return kd_json_refuse("a chain of post-processors with",
-                                  kd_json_at(list, i));
-        KD_TRY(read_post(kd_json_at(list, i), a));
+        const struct kd_json *one = kd_json_at(list, i);
+
+        if (is_type(one, "ByteLevel")) /* moves offsets only */
+            continue;
+        if (is_type(one, "Sequence") || a->n_before || a->n_after)
+            return kd_json_refuse("a chain of post-processors with", one);
+        KD_TRY(read_post(one, a));
     }
     return KD_OK;
 }

@@ -3,7 +3,7 @@
  * and a step moves one small piece each way, to the byte. */
 #include "count_backend.h"
 #include "golden.h"
-#include "kdhpc/decode/decode.h"
+#include "plain_generation.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -20,32 +20,6 @@ static void ok(int rc)
     if (rc)
         fail_msg("%s:%d: %s", kd_error_get()->file, kd_error_get()->line,
                  kd_error_get()->text);
-}
-
-static struct kd_generation plain(void)
-{
-    return (struct kd_generation){
-        .num_beams = 1,
-        .num_return_sequences = 1,
-        .max_length = MAX_LENGTH,
-        .max_new_tokens = -1,
-        .min_new_tokens = -1,
-        .length_penalty = 1,
-        .num_beam_groups = 1,
-        .repetition_penalty = 1,
-        .encoder_repetition_penalty = 1,
-        .decay_factor = 1,
-        .typical_p = 1,
-        .temperature = 1,
-        .top_p = 1,
-        .start_id = 2,
-        .pad_id = 1,
-        .forced_bos_id = -1,
-        .forced_eos_id = -1,
-        .eos_ids = {2},
-        .n_eos = 1,
-        .seed = 5,
-    };
 }
 
 /* The golden model, or where it has too few positions, one of its shape. */
@@ -147,7 +121,7 @@ static void check(const struct kd_generation *g, size_t down_of_row, int64_t mos
 
 static void beams(void **state)
 {
-    struct kd_generation g = plain();
+    struct kd_generation g = plain_generation(MAX_LENGTH);
 
     (void)state;
     g.num_beams = 4;
@@ -162,7 +136,7 @@ static void beams(void **state)
 
 static void greedy(void **state)
 {
-    struct kd_generation g = plain();
+    struct kd_generation g = plain_generation(MAX_LENGTH);
 
     (void)state;
     g.repetition_penalty = 1.3;
@@ -173,7 +147,7 @@ static void greedy(void **state)
 /* So long that warps share a row. */
 static void long_outputs(void **state)
 {
-    struct kd_generation g = plain();
+    struct kd_generation g = plain_generation(MAX_LENGTH);
 
     (void)state;
     g.max_length = 70;
@@ -183,7 +157,7 @@ static void long_outputs(void **state)
 
 static void sampling(void **state)
 {
-    struct kd_generation g = plain();
+    struct kd_generation g = plain_generation(MAX_LENGTH);
 
     (void)state;
     g.do_sample = true;

@@ -44,6 +44,12 @@ torch.save(state, at("plain.bin"))
 torch.save(state, at("protocol4.bin"), pickle_protocol=4)
 torch.save({"epoch": 3, "loss": 0.5, "none": None, "args": ["a", 1], "state_dict": dict(state)}, at("nested.bin"))
 torch.save(collections.OrderedDict(matrix=state["matrix"]), at("old.bin"), _use_new_zipfile_serialization=False)
+with open(at("old.bin"), "r+b") as f:  # a storage is named by where it lay in memory
+    name = str(state["matrix"].untyped_storage()._cdata).encode()
+    old = f.read()
+    assert name in old
+    f.seek(0)
+    f.write(old.replace(name, b"7" * len(name)))
 save_file({k: v.detach().float().contiguous().clone() for k, v in state.items()}, at("expect.safetensors"))
 
 

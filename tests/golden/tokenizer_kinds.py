@@ -9,6 +9,7 @@ import json
 import os
 
 import sentencepiece
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from tokenizers import AddedToken, ByteLevelBPETokenizer, Regex, Tokenizer
 from tokenizers import decoders as D
 from tokenizers import models as M
@@ -105,8 +106,10 @@ def train_spm(path, sentences, vocab, kind="unigram", small_map=False, **more):
         minloglevel=2, num_threads=1, **more)
     if small_map:
         os.unlink(rules)
+    proto = ModelProto.FromString(model.getvalue())
+    proto.normalizer_spec.normalization_rule_tsv = ""  # where the rules lay
     with open(path, "wb") as out:
-        out.write(model.getvalue())
+        out.write(proto.SerializeToString())
 
 
 class Kind:

@@ -41,6 +41,13 @@ kd_do 1 --mode bench --what gemm,metrics --threads 1 --d_model 16 --tokens 50 --
 expect_text out.txt "qkv forward 50x48x16"
 expect_text out.txt "pairs/s"
 
+for np in 1 2; do
+    kd_do $np --mode bench --what load --threads 1 --model "$KD_SOURCE_DIR/tests/golden/bart"
+    expect_text out.txt "MB of parameters"
+done
+kd_do 1 --mode bench --what load --threads 1
+expect_text err.txt "load is left out"
+
 echo "batches by tokens, a frozen encoder"
 frozen="$tiny --decoder_layers 4 --student_decoder_layers 1 --max_tokens_per_batch 400 --n_sources 20 --warm_steps 2 --sortish_sampler --threads 1"
 kd_do 1 --mode bench --what train,kd,generate --json $frozen

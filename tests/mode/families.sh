@@ -1,21 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Families of models beside each other: new ones from little more than a name and a tokenizer, students of deep
 # teachers, and teachers of another width, which teach by logits alone.
-. "${KD_LIB:?tests/support/lib.sh}" || exit 1
-export PYTHONPATH=$KD_SOURCE_DIR/tests/support PYTHONDONTWRITEBYTECODE=1
-
-check() { # WHAT: Python on standard input, with the helpers of runs.py
-    python3 -c "from runs import *
-from families import *
-$(cat)" || fail "$1"
-}
-
-check "the input" <<P
-write_data("data")
-P
-kd_do 1 --mode train-tokenizer --input data/train.source,data/train.target --vocab_size 32 --output_dir tok
-kd_do 1 --mode tokenize --data_dir data --tokenizer tok --max_source_length 24 --max_target_length 12 --output_dir corpus
-corpus=corpus/corpus.h5
+. "$KD_SOURCE_DIR/tests/mode/family_corpus.sh"
 
 echo "new models"
 bart='"d_model": 16, "encoder_layers": 1, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 4,

@@ -2,22 +2,9 @@
 # One family of models (KD_FAMILY, a fixture of tests/golden) through every mode, from directories that transformers
 # wrote: layers are copied and frozen as they should be, every number has the same digits on one rank and on two, and
 # what is written is read again.  Ids are those of a small tokenizer, which all fixtures have room for.
-. "${KD_LIB:?tests/support/lib.sh}" || exit 1
-export PYTHONPATH=$KD_SOURCE_DIR/tests/support PYTHONDONTWRITEBYTECODE=1
+. "$KD_SOURCE_DIR/tests/mode/family_corpus.sh"
 family=${KD_FAMILY:?a fixture of tests/golden}
 
-check() { # WHAT: Python on standard input, with the helpers of runs.py
-    python3 -c "from runs import *
-from families import *
-$(cat)" || fail "$1"
-}
-
-check "the input" <<P
-write_data("data")
-P
-kd_do 1 --mode train-tokenizer --input data/train.source,data/train.target --vocab_size 32 --output_dir tok
-kd_do 1 --mode tokenize --data_dir data --tokenizer tok --max_source_length 24 --max_target_length 12 --output_dir corpus
-corpus=corpus/corpus.h5
 check "the fixture" <<P
 adopt("$KD_SOURCE_DIR/tests/golden/$family/teacher", "teacher", "tok")
 P

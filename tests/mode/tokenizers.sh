@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-# Every type of tokenizer against transformers, live.  Skipped without it; KDHPC_TEST_PYTHON names another interpreter
-# than python3.  KDHPC_TEST_TEXT, files of real text with spaces between, makes it thorough.
+# Every type of tokenizer against transformers, live, and random chains of components.  Skipped without it;
+# KDHPC_TEST_PYTHON names another interpreter than python3.  KDHPC_TEST_TEXT, files of real text with spaces between,
+# makes it thorough.
 python=${KDHPC_TEST_PYTHON:-python3}
 if ! "$python" -c "
 from importlib.util import find_spec
@@ -23,3 +24,4 @@ fi
     exit $code
 }
 tail -3 log.txt
+"$python" "$KD_SOURCE_DIR/tests/mode/tokenizer_chains.py" "$KD_PROBE" chains 2>/dev/null || fail "chains differ"

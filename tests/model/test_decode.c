@@ -10,6 +10,7 @@
 #include "kdhpc/base/json.h"
 #include "kdhpc/base/mem.h"
 #include "kdhpc/base/rng.h"
+#include "plain_generation.h"
 #include "ref_backend.h"
 #include "table_lm.h"
 
@@ -152,32 +153,6 @@ static void equals_transformers(void **state)
     close_backend(be);
 }
 
-static struct kd_generation plain(void)
-{
-    return (struct kd_generation){
-        .num_beams = 1,
-        .num_return_sequences = 1,
-        .max_length = 12,
-        .max_new_tokens = -1,
-        .min_new_tokens = -1,
-        .length_penalty = 1,
-        .num_beam_groups = 1,
-        .repetition_penalty = 1,
-        .encoder_repetition_penalty = 1,
-        .decay_factor = 1,
-        .typical_p = 1,
-        .temperature = 1,
-        .top_p = 1,
-        .start_id = 2,
-        .pad_id = 1,
-        .forced_bos_id = -1,
-        .forced_eos_id = -1,
-        .eos_ids = {2},
-        .n_eos = 1,
-        .seed = 5,
-    };
-}
-
 enum { CHAIN_VOCAB = 13 };
 
 static void penalise(const int32_t *ids, int64_t len, float penalty, float *x)
@@ -276,7 +251,7 @@ static void edits_are_the_chain(void **state)
     for (int i = 0; i < 30; i++)
         text[i] = (int32_t)(kd_rng_u64(2, KD_RNG_TEST, 1, (uint64_t)i) % 10);
     for (int i = 0; i < 256; i++) {
-        struct kd_generation g = plain();
+        struct kd_generation g = plain_generation(12);
         struct kd_process p = {.src = {offsets, text, 21}};
 
         g.max_length = 40;
@@ -332,7 +307,7 @@ static void check_alone(struct kd_backend *be, const struct kd_generation *g)
 static void batch_does_not_matter(void **state)
 {
     struct kd_backend *be = open_backend();
-    struct kd_generation g = plain();
+    struct kd_generation g = plain_generation(12);
 
     (void)state;
     check_alone(be, &g);
@@ -361,15 +336,19 @@ static void samples_as_the_cpu(void **state)
 {
     static const struct {
         int64_t top_k;
-        double top_p, temperature;
-    } settings[] = {{0, 1.0, 1.0}, {0, 0.8, 1.4}, {6, 1.0, 1.0}, {9, 0.7, 0.6}};
+        double top_p, temperature, min_p, typical_p, epsilon, eta;
+    } settings[] = {{0, 1.0, 1.0, 0, 1, 0, 0},
+                    {0, 0.8, 1.4, 0, 1, 0, 0},
+                    {6, 1.0, 1.0, 0, 1, 0, 0},
+                    {9, 0.7, 0.6, 0, 1, 0, 0},
+                    {30, 0.95, 1.7, 0.03, 0.9, 0.01, 0.02}};
     struct kd_backend *be = open_backend(), *cpu = NULL;
     int64_t sources[] = {3, 8, 21};
 
     (void)state;
     ok(kd_backend_cpu(1, &cpu));
-    for (int i = 0; i < 4; i++) {
-        struct kd_generation g = plain();
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
+        struct kd_generation g = plain_generation(12);
         struct kd_generated got, want;
         int64_t n;
 
@@ -379,6 +358,10 @@ static void samples_as_the_cpu(void **state)
         g.top_k = settings[i].top_k;
         g.top_p = settings[i].top_p;
         g.temperature = settings[i].temperature;
+        g.min_p = settings[i].min_p;
+        g.typical_p = settings[i].typical_p;
+        g.epsilon_cutoff = settings[i].epsilon;
+        g.eta_cutoff = settings[i].eta;
         search(cpu, &g, 37, 0.0, sources, 3, &want);
         search(be, &g, 37, 0.0, sources, 3, &got);
         n = want.offsets[want.n];
@@ -395,53 +378,97 @@ static void samples_as_the_cpu(void **state)
 }
 #endif
 
-/* Relative frequencies of the first token over many examples. */
-static void check_warp(struct kd_backend *be, const struct kd_json *w)
+/* Pearson's sum over COUNT[vocab] of N draws for the probabilities P; what is rarely
+ * drawn counts as one.  *DF: one less than its terms. */
+static double chi_square(const struct kd_json *p, const int64_t *count, int64_t vocab,
+                         int64_t n, int64_t *df)
 {
-    enum { N = 20000, V = 11 };
-    const struct kd_json *p = kd_json_get(w, "probabilities");
-    struct kd_generation g = plain();
-    struct table_lm *lm = NULL;
-    struct kd_stepper stepper = {.vocab_size = V, .step = table_lm_step};
-    int64_t *sources = NULL, *example = NULL, count[V] = {0};
-    struct kd_generated out;
+    double sum = 0, rare = 0, few = 0;
 
-    g.do_sample = true;
+    *df = -1;
+    for (int64_t v = 0; v <= vocab; v++) {
+        bool last = v == vocab;
+        double want = last ? rare : (double)n * kd_json_as_num(kd_json_at(p, v), -1),
+               got = last ? few : (double)count[v];
+
+        assert_true(want >= 0);
+        if (want >= 10) {
+            sum += (got - want) * (got - want) / want;
+            (*df)++;
+        } else {
+            rare += want;
+            few += got;
+        }
+    }
+    return sum;
+}
+
+/* What chance exceeds once in a million (Wilson and Hilferty's cube). */
+static double most_chi_square(int64_t df)
+{
+    double v = 2.0 / (9.0 * (double)df);
+
+    return df > 0 ? (double)df * pow(1 - v + 4.7534 * sqrt(v), 3) : 0.0;
+}
+
+/* The first token of many examples, or of several sequences of fewer: each with the
+ * score of its probability, and all in proportion. */
+static void check_warp(struct kd_backend *be, const struct kd_json *w, int number)
+{
+    enum { N = 20000, MOST = 64, SOURCE_IDS = 5 };
+    const struct kd_json *p = kd_json_get(w, "probabilities"),
+                         *source = kd_json_get(w, "source_ids");
+    struct kd_json *config = kd_json_object();
+    struct kd_generation g;
+    struct table_lm *lm = NULL;
+    struct kd_stepper stepper = {.vocab_size = kd_json_int(w, "vocab", 0),
+                                 .step = table_lm_step};
+    int64_t *sources = NULL, *example = NULL, *offsets = NULL, count[MOST] = {0}, df;
+    int32_t *ids = NULL;
+    struct kd_generated out;
+    double sum;
+
+    assert_true(stepper.vocab_size <= MOST && kd_json_len(source) == SOURCE_IDS);
+    ok(kd_generation_from_config(config, w, 0, &g));
     g.max_length = 2;
-    g.temperature = kd_json_num(w, "temperature", 0);
-    g.top_k = kd_json_int(w, "top_k", -1);
-    g.top_p = kd_json_num(w, "top_p", 0);
-    g.min_p = kd_json_num(w, "min_p", 0);
-    g.typical_p = kd_json_num(w, "typical_p", 1);
-    g.epsilon_cutoff = kd_json_num(w, "epsilon_cutoff", 0);
-    g.eta_cutoff = kd_json_num(w, "eta_cutoff", 0);
+    g.num_return_sequences = number % 2 ? 4 : 1;
+    g.seed = 5;
     ok(kd_calloc(N, sizeof *sources, &sources));
     ok(kd_calloc(N, sizeof *example, &example));
+    ok(kd_calloc(N + 1, sizeof *offsets, &offsets));
+    ok(kd_calloc((int64_t)N * SOURCE_IDS, sizeof *ids, &ids));
     for (int64_t i = 0; i < N; i++) {
         sources[i] = kd_json_int(w, "source", -1);
         example[i] = i;
+        offsets[i + 1] = (i + 1) * SOURCE_IDS;
+        for (int64_t k = 0; k < SOURCE_IDS; k++)
+            ids[i * SOURCE_IDS + k] =
+                (int32_t)kd_json_as_int(kd_json_at(source, k), -1);
     }
-    ok(table_lm_new(be, sources, N, V, 0.0, &lm));
+    ok(table_lm_new(be, sources, N, stepper.vocab_size, 0.0, &lm));
     stepper.arg = lm;
-    ok(kd_generate_steps(be, &stepper, &g, N, &no_ids, example, &out));
+    ok(kd_generate_steps(be, &stepper, &g, N / g.num_return_sequences,
+                         &(struct kd_source_ids){offsets, ids, SOURCE_IDS}, example,
+                         &out));
     for (int64_t i = 0; i < N; i++) {
-        int32_t id = out.ids[i];
-        double want = log(kd_json_as_num(kd_json_at(p, id), 0));
+        double want = log(kd_json_as_num(kd_json_at(p, out.ids[i]), 0));
 
-        count[id]++;
-        assert_true(fabs(out.scores[i] - want) < 1e-6);
+        count[out.ids[i]]++;
+        if (!(fabs(out.scores[i] - want) < 2e-6))
+            fail_msg("warp %d: token %d has score %.8f, not %.8f", number,
+                     (int)out.ids[i], out.scores[i], want);
     }
-    for (int64_t v = 0; v < V; v++) {
-        double want = kd_json_as_num(kd_json_at(p, v), -1),
-               sd = sqrt(want * (1 - want) / N), got = (double)count[v] / N;
-
-        if (fabs(got - want) > 4.5 * sd)
-            fail_msg("token %d: %.4f, not %.4f", (int)v, got, want);
-    }
+    sum = chi_square(p, count, stepper.vocab_size, N, &df);
+    if (!(sum <= most_chi_square(df)))
+        fail_msg("warp %d: chi-square %.1f for %d", number, sum, (int)df);
     kd_generated_free(&out);
+    kd_generation_free(&g);
+    kd_json_free(config);
     table_lm_free(lm);
     free(sources);
     free(example);
+    free(offsets);
+    free(ids);
 }
 
 static void samples_the_warped_distribution(void **state)
@@ -451,9 +478,9 @@ static void samples_the_warped_distribution(void **state)
     const struct kd_json *warps = kd_json_get(j, "warps");
 
     (void)state;
-    assert_int_equal(kd_json_len(warps), 16);
-    for (int64_t i = 0; i < 16; i++)
-        check_warp(be, kd_json_at(warps, i));
+    assert_true(kd_json_len(warps) > 60);
+    for (int64_t i = 0; i < kd_json_len(warps); i++)
+        check_warp(be, kd_json_at(warps, i), (int)i);
     kd_json_free(j);
     close_backend(be);
 }
@@ -494,6 +521,13 @@ static void defaults_follow_the_files(void **state)
                  NULL, 0, &g));
     assert_int_equal(g.forced_eos_id, -1);
     assert_int_equal(g.forced_bos_id, 0);
+    ok(from_text("{\"model_type\": \"fsmt\"}", NULL, 0, &g));
+    assert_int_equal(g.num_beams, 5);
+    assert_int_equal(g.max_length, 200);
+    ok(from_text("{\"model_type\": \"fsmt\"}", "{\"top_k\": null}", 0, &g));
+    assert_int_equal(g.num_beams, 1);
+    assert_int_equal(g.max_length, 21);
+    assert_int_equal(g.top_k, 0);
     /* generation_config.json counts alone, but for a start token it lacks */
     ok(from_text("{\"model_type\": \"bart\", \"num_beams\": 4, \"max_length\": 50}",
                  "{\"eos_token_id\": [2, 7], \"max_new_tokens\": 9, "
@@ -545,6 +579,8 @@ static void contradictions_are_named(void **state)
     refuses("{\"bad_words_ids\": [[3, 4], []]}", "bad_words_ids");
     refuses("{\"bad_words_ids\": [[3, -4]]}", "bad_words_ids");
     refuses("{\"suppress_tokens\": [3, 9], \"forced_bos_token_id\": 9}",
+            "suppress_tokens");
+    refuses("{\"suppress_tokens\": [3, 9], \"forced_eos_token_id\": 9}",
             "suppress_tokens");
     refuses("{\"exponential_decay_length_penalty\": [3]}", "exponential_decay");
     refuses("{\"penalty_alpha\": 0.6}", "penalty_alpha");

@@ -5,9 +5,10 @@
  *     tokenizer_probe DIR ITEMS.json source|target
  *     tokenizer_probe DIR LINES.txt seconds
  *
- * ITEMS is an array of strings to encode, and of arrays of ids to decode.  A line of
- * JSON comes out for each: {"ids": [...], "text": decoded}.  `seconds` encodes the
- * lines of a file and prints the time that took and the number of ids. */
+ * ITEMS is an array of strings to encode, and of arrays of ids to decode.  First comes
+ * the number of the tokenizer's ids, then a line for each item: its ids, a tab, the
+ * decoded text in hexadecimal.  `seconds` encodes the lines of a file and prints the
+ * CPU time that took and the number of ids. */
 #include "kdhpc/base/json.h"
 #include "kdhpc/base/log.h"
 #include "kdhpc/base/mem.h"
@@ -16,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static int read_ids(const struct kd_json *item, struct kd_token_ids *ids)
 {
@@ -48,10 +50,11 @@ static int compare(const struct kd_tokenizer *t, const char *path,
     (void)printf("%lld\n", (long long)kd_tokenizer_size(t));
     for (int64_t i = 0; i < kd_json_len(items); i++) {
         const struct kd_json *item = kd_json_at(items, i);
-        const char *s = kd_json_as_str(item, NULL);
+        int64_t len = 0;
+        const char *s = kd_json_as_text(item, &len);
 
         if (s)
-            KD_GO(kd_tokenizer_encode(t, side, s, (int64_t)strlen(s), 0, &ids, NULL));
+            KD_GO(kd_tokenizer_encode(t, side, s, len, 0, &ids, NULL));
         else
             KD_GO(read_ids(item, &ids));
         KD_GO(kd_tokenizer_decode(t, ids.v, ids.n, &text));
@@ -68,12 +71,12 @@ static int measure(const struct kd_tokenizer *t, const char *path)
 {
     struct kd_token_ids ids = {0};
     struct kd_str text = {0};
-    double start = 0.0;
+    clock_t start = 0;
     int64_t n = 0;
     int rc = KD_OK;
 
     KD_TRY(kd_read_file(path, &text));
-    start = kd_now_s();
+    start = clock();
     for (int64_t at = 0; at < text.len;) {
         const char *end = memchr(text.data + at, '\n', (size_t)(text.len - at));
         int64_t len = end ? end - text.data - at : text.len - at;
@@ -82,7 +85,8 @@ static int measure(const struct kd_tokenizer *t, const char *path)
         n += ids.n;
         at += len + 1;
     }
-    (void)printf("%.6f %lld\n", kd_now_s() - start, (long long)n);
+    (void)printf("%.6f %lld\n", (double)(clock() - start) / CLOCKS_PER_SEC,
+                 (long long)n);
 out:
     kd_token_ids_free(&ids);
     kd_str_free(&text);

@@ -335,6 +335,39 @@ static void refuses_invalid_utf8(void **state)
     kd_tokenizer_free(t);
 }
 
+static void nul_is_a_character(void **state)
+{
+    static const char text[] = "The\0sea \0";
+    static const struct {
+        const char *name;
+        int32_t ids[8];
+        int64_t n;
+    } cases[] = {
+        {"marian_two", {24, 1, 1, 65, 1, 1, 0}, 7},
+        {"t5", {32, 2, 4, 73, 3, 2, 1}, 7},
+        {"t5_bpe", {59, 2, 290, 113, 286, 2, 1}, 7},
+        {"bart", {0, 304, 193, 397, 69, 225, 193, 2}, 8},
+    };
+    struct kd_token_ids ids = {0};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char dir[512];
+        struct kd_tokenizer *t = NULL;
+
+        assert_int_equal(kd_format(dir, sizeof dir, "%s%s", GOLDEN, cases[i].name),
+                         KD_OK);
+        t = load(dir);
+        assert_int_equal(
+            kd_tokenizer_encode(t, KD_SOURCE, text, sizeof text - 1, 0, &ids, NULL),
+            KD_OK);
+        assert_int_equal(ids.n, cases[i].n);
+        assert_memory_equal(ids.v, cases[i].ids, (size_t)ids.n * sizeof *ids.v);
+        kd_tokenizer_free(t);
+    }
+    kd_token_ids_free(&ids);
+}
+
 /* ---- long words, threads ---- */
 
 static void long_words_take_linear_time(void **state)
@@ -531,6 +564,7 @@ int main(void)
         cmocka_unit_test(files_are_listed),
         cmocka_unit_test(refuses_what_it_cannot_read),
         cmocka_unit_test(refuses_invalid_utf8),
+        cmocka_unit_test(nul_is_a_character),
         cmocka_unit_test(long_words_take_linear_time),
         cmocka_unit_test(threads_share_a_tokenizer),
         cmocka_unit_test(trained_tokenizers_load),

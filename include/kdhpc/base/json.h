@@ -39,6 +39,8 @@ bool kd_json_is_number(const struct kd_json *j);
 int64_t kd_json_len(const struct kd_json *j); /* array length or number of keys */
 struct kd_json *kd_json_at(const struct kd_json *array, int64_t i);
 const char *kd_json_as_str(const struct kd_json *j, const char *def);
+/** As kd_json_as_str, for texts, which may hold NUL: with the number of bytes. */
+const char *kd_json_as_text(const struct kd_json *j, int64_t *len);
 int64_t kd_json_as_int(const struct kd_json *j, int64_t def);
 double kd_json_as_num(const struct kd_json *j, double def);
 

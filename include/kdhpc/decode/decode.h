@@ -55,6 +55,10 @@ int kd_generation_from_config(const struct kd_json *config,
                               const struct kd_json *generation, int64_t max_positions,
                               struct kd_generation *g) KD_MUST_CHECK;
 
+/** What the class of CONFIG's model type has for generation setting KEY where CONFIG is
+ * silent; NAN: nothing.  Local. */
+double kd_generation_class_value(const struct kd_json *config, const char *key);
+
 /** The first key of generation_config.json J that no version of transformers up to 4.57
  * reads when it generates; NULL: none.  Borrowed.  Local. */
 const char *kd_generation_unknown_key(const struct kd_json *j);

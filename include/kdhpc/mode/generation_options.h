@@ -17,6 +17,7 @@ struct kd_generation_options {
     int do_sample;          /* choice false|true, -1 unset */
     int renormalize_logits; /* the same */
     const char *task;       /* NULL: none */
+    const char *tgt_lang;   /* NULL: what the model's settings begin with */
     bool quiet;             /* no word about settings that are not known */
 };
 
@@ -25,20 +26,26 @@ void kd_generation_options_unset(struct kd_generation_options *o);
 
 extern const struct kd_opt_row kd_generation_rows[];
 
+/** Whether outputs of TASK (NULL: none) are translations, which BLEU measures.  Local.
+ */
+bool kd_task_translates(const char *task);
+
+/** What is put before sources: GIVEN, or else what CONFIG (of a model) has in
+ * task_specific_params for TASK, or nothing; both may be NULL, without a TASK CONFIG
+ * too.  *OUT is borrowed from either.  Local.  KD_EUSAGE: no such task. */
+int kd_task_prefix(const struct kd_json *config, const char *task, const char *given,
+                   const char **out) KD_MUST_CHECK;
+
+/** Put the settings that CONFIG's task_specific_params have for TASK (NULL: none) over
+ * those in SETTINGS, which may be CONFIG.  Local.  KD_EUSAGE: no such task. */
+int kd_task_apply(const struct kd_json *config, const char *task,
+                  struct kd_json *settings) KD_MUST_CHECK;
+
 /** Options over the generation config of model directory DIR over the defaults.  Local.
  * KD_EUSAGE, KD_EINPUT. */
 int kd_generation_resolve(const struct kd_generation_options *o, const char *dir,
                           struct kd_model *m, uint64_t seed,
                           struct kd_generation *out) KD_MUST_CHECK;
-
-/** Whether outputs of TASK (NULL: none) are translations, which BLEU measures.  Local.
- */
-bool kd_task_translates(const char *task);
-
-/** Put the settings that CONFIG's task_specific_params have for TASK (NULL: none) over
- * those in SETTINGS, which may be CONFIG.  Local.  KD_EUSAGE. */
-int kd_generation_apply_task(const struct kd_json *config, const char *task,
-                             struct kd_json *settings) KD_MUST_CHECK;
 
 /** Generated rows of this rank. */
 struct kd_generated_set {
@@ -74,7 +81,7 @@ int kd_generated_gather(struct kd_run *run, const struct kd_generated_set *local
 void kd_generated_set_free(struct kd_generated_set *s);
 
 /** Output text of every row as lines: decoded by TOKENIZER, newlines as spaces; *OUT
- * has N strings (malloc'ed).  Local. */
+ * has N strings (malloc'ed). */
 int kd_decode_lines(const struct kd_tokenizer *t, const struct kd_generated *rows,
                     char ***out) KD_MUST_CHECK;
 

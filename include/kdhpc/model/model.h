@@ -13,14 +13,14 @@
 
 struct kd_model;
 
-/** Build an uninitialised model (values zero) for CONFIG (copied) that computes in
- * DTYPE (KD_F32, or KD_BF16 with float32 masters): contexts of its passes say the same.
- * Local. KD_EINPUT, KD_ENOMEM. */
+/** Build a model for CONFIG (copied), whose parameters have no values yet, that
+ * computes in DTYPE (KD_F32, or KD_BF16 with float32 masters): contexts of its passes
+ * say the same. Local. KD_EINPUT, KD_ENOMEM. */
 int kd_model_new(struct kd_backend *be, enum kd_dtype dtype,
                  const struct kd_json *config, struct kd_model **out) KD_MUST_CHECK;
 void kd_model_free(struct kd_model *m);
 
-/** A model of M's shape, dropouts and frozen parameters on BE, values zero, without
+/** A model of M's shape, dropouts and frozen parameters on BE, without values or
  * gradients: for plans of memory.  Local.  KD_ENOMEM. */
 int kd_model_like(struct kd_model *m, struct kd_backend *be,
                   struct kd_model **out) KD_MUST_CHECK;

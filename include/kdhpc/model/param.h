@@ -67,7 +67,8 @@ int64_t kd_params_count(const struct kd_params *p);
 /** Allocate (zeroed) gradients / free them.  Local. */
 int kd_params_alloc_grads(struct kd_params *p) KD_MUST_CHECK;
 
-/** Allocate the slabs, zeroed, for the compute type DTYPE; n_slab is set.  Local.
+/** Allocate the slabs for the compute type DTYPE; n_slab is set.  Padding and constants
+ * are zero, the values of parameters are whatever the memory held.  Local.
  * KD_EINTERNAL: not a compute type; KD_ENOMEM. */
 int kd_params_alloc(struct kd_params *p, enum kd_dtype dtype) KD_MUST_CHECK;
 

@@ -49,6 +49,11 @@ enum kd_text_side { KD_SOURCE, KD_TARGET };
 int kd_tokenizer_set_langs(struct kd_tokenizer *t, const char *src_lang,
                            const char *tgt_lang) KD_MUST_CHECK;
 
+/** The language code that targets bear: in front of them (mBART-50, whose outputs are
+ * forced to begin with it), or behind (mBART, whose decoder starts with it).  Only
+ * where kd_tokenizer_set_langs takes one. */
+int32_t kd_tokenizer_target_lang(const struct kd_tokenizer *t, bool *in_front);
+
 /** Encode TEXT[len] of SIDE with special tokens into IDS (replaced), truncated to
  * MAX_LENGTH ids (<= 0: not) with the special tokens kept; *TRUNCATED (may be NULL)
  * says so. Local, thread-safe.  KD_ENOMEM. */

@@ -21,6 +21,7 @@ from group_beams import group_beams
 
 MASK = (1 << 64) - 1
 START, BOS, PAD, EOS = 2, 0, 1, 2
+SOURCE_IDS = [7, 31, 7, 52, 8]  # of the warped steps
 
 
 def mix(x):
@@ -186,6 +187,18 @@ def cases():
         for stop in (False, True, "never"):
             yield case(num_beams=beams, num_return_sequences=k, early_stopping=stop, length_penalty=0.8)
 
+    # what "never" compares with, and what groups pay for ids that are penalised too
+    for lp, bias in itertools.product((-2.0, -0.5, 0.5, 2.0), (0.0, 2.0)):
+        yield case(num_beams=3, length_penalty=lp, early_stopping="never", max_length=6, eos_bias=bias, n=16)
+        yield case(num_beams=4, num_beam_groups=2, diversity_penalty=0.4, length_penalty=lp, early_stopping="never",
+                   max_length=6, eos_bias=bias, n=16)
+    for groups in ({}, dict(num_beam_groups=2, diversity_penalty=0.4)):
+        yield case(num_beams=4, num_return_sequences=4, length_penalty=-1.0, early_stopping="never", max_length=14, vocab=4,
+                   eos_bias=2.0, n=16, **groups)
+    for penalty in (0.5, 2.0):
+        yield case(num_beams=4, num_beam_groups=4, diversity_penalty=1.5, repetition_penalty=penalty, num_return_sequences=4,
+                   vocab=7, eos_bias=-2.0, n=16)
+
 
 def warps():
     settings = [dict(temperature=t, top_k=k, top_p=p)
@@ -194,15 +207,26 @@ def warps():
                  dict(epsilon_cutoff=0.9), dict(eta_cutoff=0.8, temperature=0.6),
                  dict(temperature=1.4, top_k=9, top_p=0.95, min_p=0.05, typical_p=0.8, epsilon_cutoff=0.02, eta_cutoff=0.1),
                  dict(temperature=0.8, top_p=0.9, typical_p=0.6), dict(top_k=7, eta_cutoff=0.5, renormalize_logits=True)]
-    for given in settings:
+    alone = [dict(temperature=0.5), dict(temperature=2.5), dict(top_k=1), dict(top_k=13), dict(top_p=0.3), dict(top_p=0.85),
+             dict(min_p=0.02), dict(min_p=0.3), dict(typical_p=0.2), dict(typical_p=0.7), dict(epsilon_cutoff=0.004),
+             dict(epsilon_cutoff=0.03), dict(eta_cutoff=0.002), dict(eta_cutoff=0.05)]
+    settings += [dict(epsilon_cutoff=1.0), dict(eta_cutoff=1.0)] + alone + [{**a, **b} for a, b in itertools.combinations(alone[1::2], 2)]
+    # after what is done to logits in any search
+    settings += [{**chain, **warp} for chain in (
+        dict(repetition_penalty=3.0), dict(suppress_tokens=[3, 17, 20], begin_suppress_tokens=[1, 40]),
+        dict(bad_words_ids=[[4], [2, 5], [33]], min_length=3), dict(no_repeat_ngram_size=1, renormalize_logits=True),
+        dict(encoder_repetition_penalty=2.0, encoder_no_repeat_ngram_size=1)) for warp in (
+            dict(temperature=0.6, top_k=20), dict(top_p=0.7), dict(typical_p=0.5), dict(temperature=1.4, eta_cutoff=0.02))]
+    for i, given in enumerate(settings):
         full = dict(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, eos_token_id=EOS, pad_token_id=PAD, bos_token_id=BOS,
                     decoder_start_token_id=START)
-        model = Table(TableConfig(11))
+        source, vocab = (77, 11) if i < 16 else (77 + i, 60)
+        model = Table(TableConfig(vocab))
         config = GenerationConfig(**{**full, **given})
         model._prepare_special_tokens(config)
-        chain = model._get_logits_processor(config, input_ids_seq_length=1)
-        z = torch.tensor([logits(77, [START], 11, 0.0)], dtype=torch.float32)
-        yield {**full, **given, "source": 77, "vocab": 11,
+        chain = model._get_logits_processor(config, input_ids_seq_length=1, encoder_input_ids=torch.tensor([SOURCE_IDS]))
+        z = torch.tensor([logits(source, [START], vocab, 0.0)], dtype=torch.float32)
+        yield {**full, **given, "source": source, "source_ids": SOURCE_IDS, "vocab": vocab,
                "probabilities": torch.softmax(chain(torch.tensor([[START]]), z).double(), -1)[0].tolist()}
 
 

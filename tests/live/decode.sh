@@ -11,5 +11,5 @@ assert all(find_spec(m) for m in ('transformers', 'torch', 'safetensors'))" 2>/d
 fi
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
-"$python" "$(dirname "$0")/../golden/live_beams.py" "$dir" "${KD_LIVE_SOURCES:-200}" $KD_LIVE_MODELS || exit 1
+"$python" "$(dirname "$0")/decode_beams.py" "$dir" "${KD_LIVE_SOURCES:-200}" $KD_LIVE_MODELS || exit 1
 KD_TEST_BEAMS=$dir "$1"

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes NAME/beams.json like make_models.py, for other and more sources: python
-live_beams.py OUT_DIR SOURCES [NAME...].  Nothing of it is kept."""
+"""Writes NAME/beams.json like tests/golden/make_models.py, for other and more sources: python
+decode_beams.py OUT_DIR SOURCES [NAME...].  Nothing of it is kept."""
 import json
 import os
 import sys
 
 import torch
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "golden"))
 import make_models as mm
 from group_beams import penalise_every_beam
 

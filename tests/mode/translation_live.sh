@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+# BLEU, chrF and TER against sacrebleu, live.  Skipped without it; KDHPC_TEST_PYTHON names another interpreter than
+# python3.  KDHPC_TEST_TEXT, files of real text with spaces between, makes it thorough.
+python=${KDHPC_TEST_PYTHON:-python3}
+if ! "$python" -c "
+from importlib.util import find_spec
+assert all(find_spec(m) for m in ('sacrebleu', 'h5py', 'tokenizers', 'sentencepiece'))" 2>/dev/null; then
+    echo "skipped: $python lacks sacrebleu, h5py, tokenizers or sentencepiece (KDHPC_TEST_PYTHON names another interpreter)"
+    exit 77
+fi
+. "${KD_LIB:?tests/support/lib.sh}" || exit 1
+
+args=""
+if [ -n "${KDHPC_TEST_TEXT:-}" ]; then
+    args="--rows 1000"
+    for file in $KDHPC_TEST_TEXT; do
+        args="$args --text $file"
+    done
+fi
+"$python" "$KD_SOURCE_DIR/tests/mode/translation_live.py" "$KDHPC" work $args || fail "sacrebleu says something else"
