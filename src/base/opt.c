@@ -172,8 +172,7 @@ static int argument_value(const struct opt_value *v, const char *next,
 
     *used = next && !looks_like_option(next);
     if (kd_opt_is_flag(row)) {
-        const char *allowed =
-            row->type == KD_OPT_BOOL ? "true|false|True|False" : row->choices;
+        const char *allowed = row->type == KD_OPT_BOOL ? "true|false" : row->choices;
 
         *used = *used && kd_opt_choice(allowed, next, (int64_t)strlen(next)) >= 0;
         *value = *used ? next : "true";

@@ -45,7 +45,7 @@ int kd_opt_group_rows(const struct kd_opt_group *g);
 /** Whether `--name` alone means true. */
 bool kd_opt_is_flag(const struct kd_opt_row *row);
 
-/** Index of TEXT[LEN] in "a|b|c", or -1. */
+/** Index of TEXT[LEN] in "a|b|c" in upper or lower case, or -1. */
 int kd_opt_choice(const char *choices, const char *text, int64_t len);
 
 /** Append what the row allows, e.g. "an integer >= 1". */

@@ -62,7 +62,7 @@ int kd_opt_choice(const char *choices, const char *text, int64_t len)
     for (int index = 0;; index++) {
         int64_t n = (int64_t)strcspn(choices, "|");
 
-        if (n == len && !strncmp(choices, text, (size_t)n))
+        if (n == len && !strncasecmp(choices, text, (size_t)n))
             return index;
         if (!choices[n])
             return -1;

@@ -72,7 +72,8 @@ def mbart(t):  # facebook/mbart-large-en-ro
 
 
 def mbart50(t):  # facebook/mbart-large-50-many-to-one-mmt, to another language
-    return (hf.MBartConfig(vocab_size=len(t), activation_function="relu", scale_embedding=True, decoder_start_token_id=2, **SMALL),
+    return (hf.MBartConfig(vocab_size=len(t), activation_function="relu", scale_embedding=True, decoder_start_token_id=2,
+                           **SMALL),
             dict(num_beams=5, max_length=40, early_stopping=True, forced_bos_token_id=code(t, "fr_XX"),
                  forced_eos_token_id=2))
 
@@ -211,8 +212,8 @@ def deck(family, run, data):
     run("tokenize", config=config, data_dir="few", tokenizer="download", max_source_length=SOURCE, max_target_length=TARGET,
         output_dir="deck_corpus")
     models = dict(teacher="sft/model", student_encoder_layers=2, student_decoder_layers=1) if kd else dict(model="sft/model")
-    run("kd" if kd else "sft", config=config, tokenizer="download", corpus="deck_corpus/corpus.h5", train_batch_size=16, max_steps=4, n_val=8, n_test=8,
-        output_dir="deck", **models)
+    run("kd" if kd else "sft", config=config, tokenizer="download", corpus="deck_corpus/corpus.h5", train_batch_size=16,
+        max_steps=4, n_val=8, n_test=8, output_dir="deck", **models)
 
 
 def few(data, path):
@@ -317,7 +318,8 @@ def outputs(family, run, folder, data, n):
     found = {}
     for name, options in (("greedy", dict(num_beams=1)), ("own", {}), ("beam 4", dict(num_beams=4))):
         out = "eval_" + name.replace(" ", "_")
-        run("eval", *task, model="sft/model", corpus="corpus/corpus.h5", n_obs=n, output_dir=out, bootstrap_resamples=0, **options)
+        run("eval", *task, model="sft/model", corpus="corpus/corpus.h5", n_obs=n, output_dir=out, bootstrap_resamples=0,
+            **options)
         with h5py.File("%s/%s/examples.h5" % (folder, out)) as f, h5py.File(folder + "/corpus/corpus.h5") as corpus:
             assert rows(corpus["test/source"])[:n] == sources, "sources differ"
             ours = rows(f["output"])
@@ -334,7 +336,8 @@ def outputs(family, run, folder, data, n):
 def settings(path):
     """What generate would go by."""
     model = hf.AutoModelForSeq2SeqLM.from_pretrained(path)
-    return {k: v for k, v in model.generation_config.to_diff_dict().items() if k not in ("transformers_version", "_from_model_config")}
+    given = model.generation_config.to_diff_dict()
+    return {k: v for k, v in given.items() if k not in ("transformers_version", "_from_model_config")}
 
 
 def losses(run, folder):

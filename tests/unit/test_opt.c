@@ -153,6 +153,10 @@ static void command_line_forms(void **state)
                      KD_OK);
     assert_true(c.stop == 2 && c.flag && c.steps == -1);
     kd_opts_free(o);
+    assert_int_equal(resolve(&c, NULL, "--stop True --flag True --kind Cosine", &o),
+                     KD_OK);
+    assert_true(c.stop == 1 && c.flag && c.kind == 1);
+    kd_opts_free(o);
     assert_int_equal(resolve(&c, NULL, "--max_steps 1 --max_steps 2 --text -", &o),
                      KD_OK);
     assert_int_equal(c.steps, 2);
