@@ -243,8 +243,8 @@ static int get_ids(const struct kd_json *config, const struct kd_json *j,
     return KD_OK;
 }
 
-/* Lengths count the start token.  20 is the default of the class and stands for 20 new
- * tokens, within the model's positions. */
+/* Lengths count the start token.  20 is the default of most classes and stands for 20
+ * new tokens; a default stays within the model's positions. */
 static void get_lengths(const struct kd_json *j, const struct class_values *class,
                         int64_t max_positions, struct kd_generation *g)
 {
@@ -254,8 +254,8 @@ static void get_lengths(const struct kd_json *j, const struct class_values *clas
     g->min_new_tokens = kd_json_int(j, "min_new_tokens", -1);
     if (g->max_new_tokens >= 0) {
         g->max_length = g->max_new_tokens + 1;
-    } else if (g->max_length == DEFAULT_MAX_LENGTH) {
-        g->max_length++;
+    } else if (g->max_length == DEFAULT_MAX_LENGTH || !kd_json_has(j, "max_length")) {
+        g->max_length += g->max_length == DEFAULT_MAX_LENGTH;
         if (max_positions > 0 && g->max_length > max_positions)
             g->max_length = max_positions;
     }

@@ -18,6 +18,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Settings that move.  transformers 4.57 calls most of them generation parameters of a
  * config.json, which may depart from its defaults; the others it takes from there
@@ -136,6 +137,15 @@ static int set_id(struct kd_json *g, const struct kd_json *config, const char *k
     return id < 0 ? KD_OK : kd_json_set_int(g, key, id);
 }
 
+/* VALUE of setting KEY, which as a length stays within ARCH's positions. */
+static int64_t within(const struct kd_arch *arch, const char *key, double value)
+{
+    bool is_length = strcmp(key, "max_length") == 0 && arch->max_positions > 0;
+
+    return is_length && value > (double)arch->max_positions ? arch->max_positions
+                                                            : (int64_t)value;
+}
+
 /* What CONFIG of ARCH's model says of generation, into G. */
 static int from_config(const struct kd_json *config, const struct kd_arch *arch,
                        struct kd_json *g)
@@ -147,13 +157,13 @@ static int from_config(const struct kd_json *config, const struct kd_arch *arch,
     if (kd_json_bool(config, force_bos, false))
         KD_TRY(set_id(g, config, "forced_bos_token_id", arch->bos_id));
     for (int i = 0; i < N_KEYS; i++) {
-        double class = kd_generation_class_value(config, keys[i].name);
+        double own = kd_generation_class_value(config, keys[i].name);
 
         if (kd_json_has(config, keys[i].name))
             KD_TRY(set_copy(g, keys[i].name, kd_json_get(config, keys[i].name)));
-        else if (!kd_json_get(config, keys[i].name) && !isnan(class) &&
-                 class != keys[i].def)
-            KD_TRY(kd_json_set_int(g, keys[i].name, (int64_t) class));
+        else if (!kd_json_get(config, keys[i].name) && !isnan(own) &&
+                 own != keys[i].def)
+            KD_TRY(kd_json_set_int(g, keys[i].name, within(arch, keys[i].name, own)));
     }
     return KD_OK;
 }

@@ -524,6 +524,8 @@ static void defaults_follow_the_files(void **state)
     ok(from_text("{\"model_type\": \"fsmt\"}", NULL, 0, &g));
     assert_int_equal(g.num_beams, 5);
     assert_int_equal(g.max_length, 200);
+    ok(from_text("{\"model_type\": \"fsmt\"}", NULL, 40, &g));
+    assert_int_equal(g.max_length, 40);
     ok(from_text("{\"model_type\": \"fsmt\"}", "{\"top_k\": null}", 0, &g));
     assert_int_equal(g.num_beams, 1);
     assert_int_equal(g.max_length, 21);
