@@ -257,10 +257,14 @@ struct load {
 static int call_load(void *arg)
 {
     struct load *l = arg;
+    double start;
 
     kd_model_free(l->model);
     l->model = NULL;
-    return kd_model_load(l->run, l->dir, &l->model);
+    start = kd_now_s();
+    KD_TRY(kd_model_load(l->run, l->dir, &l->model));
+    kd_debug("loaded in %.3f s", kd_now_s() - start);
+    return KD_OK;
 }
 
 /* One half of the parameters onto the other. */
