@@ -95,7 +95,17 @@ static unsigned first_byte(const struct kd_added_token *a)
     return (unsigned char)a->pattern[0];
 }
 
-/** Order by first byte, longest first; insertion sort, the lists are short. */
+/** Whether token B stays before A: by first byte, longest first, special first. */
+static bool stays_before(const struct kd_added_token *b, const struct kd_added_token *a)
+{
+    if (first_byte(b) != first_byte(a))
+        return first_byte(b) < first_byte(a);
+    if (b->pattern_len != a->pattern_len)
+        return b->pattern_len > a->pattern_len;
+    return b->special >= a->special;
+}
+
+/** Insertion sort, the lists are short. */
 static void sort_order(const struct kd_tokenizer *t, struct kd_added_index *x)
 {
     for (int64_t i = 1; i < x->n; i++) {
@@ -104,10 +114,7 @@ static void sort_order(const struct kd_tokenizer *t, struct kd_added_index *x)
         int64_t k = i;
 
         for (; k > 0; k--) {
-            const struct kd_added_token *b = &t->added[x->order[k - 1]];
-
-            if (first_byte(b) < first_byte(a) ||
-                (first_byte(b) == first_byte(a) && b->pattern_len >= a->pattern_len))
+            if (stays_before(&t->added[x->order[k - 1]], a))
                 break;
             x->order[k] = x->order[k - 1];
         }

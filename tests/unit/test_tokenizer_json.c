@@ -89,6 +89,13 @@ static void components_meet(void **state)
           "\"vocab\": {\"<0xC4>\": 0, \"<0x8A>\": 1}}, \"pre_tokenizer\": {\"type\": "
           "\"ByteLevel\", \"add_prefix_space\": false}}",
           "\n", " 0 1", NULL);
+    /* Two tokens that the normaliser makes one: the special one. */
+    check("{" WORDS("\"b\": 1") ", \"normalizer\": {\"type\": \"Lowercase\"}, "
+                                "\"added_tokens\": [{\"id\": 2, \"content\": \"A\", "
+                                "\"normalized\": true}, "
+                                "{\"id\": 3, \"content\": \"a\", \"normalized\": true, "
+                                "\"special\": true}]}",
+          "A", " 3", "");
     /* A text whose first character the normaliser drops does not begin at its start. */
     check("{" WORDS("\"a\": 1, \"\\u2581a\": 2") ", \"normalizer\": {\"type\": "
                                                  "\"Strip\", \"strip_left\": true}, "
