@@ -157,15 +157,6 @@ static void fill(const struct kd_named_tensor *t, struct out_type type, int64_t 
     memset(out + there * type.bytes, 0, (size_t)((n - there) * type.bytes));
 }
 
-/* The N values of T if they can be written from where they are, else NULL. */
-static const void *in_place(const struct kd_named_tensor *t, struct out_type type,
-                            int64_t n)
-{
-    if (!t->from)
-        return type.dtype == KD_F32 ? t->values : NULL;
-    return type.as_it_is && t->from->count == n ? kd_weight_in_place(t->from) : NULL;
-}
-
 static bool put_values(FILE *file, const struct kd_named_tensor *t, int dtype)
 {
     enum { VALUES = 4096 };
@@ -173,10 +164,9 @@ static bool put_values(FILE *file, const struct kd_named_tensor *t, int dtype)
     float scratch[VALUES];
     struct out_type type = type_of(t, dtype);
     int64_t n = count_of(t);
-    const void *values = in_place(t, type, n);
 
-    if (values)
-        return fwrite(values, (size_t)type.bytes, (size_t)n, file) == (size_t)n;
+    if (!t->from && type.dtype == KD_F32)
+        return fwrite(t->values, sizeof *t->values, (size_t)n, file) == (size_t)n;
     for (int64_t at = 0; at < n; at += VALUES) {
         int64_t part = n - at < VALUES ? n - at : VALUES;
 

@@ -89,11 +89,6 @@ static bool in_order(const struct kd_weight *t)
     return true;
 }
 
-const void *kd_weight_in_place(const struct kd_weight *t)
-{
-    return in_order(t) ? t->data : NULL;
-}
-
 /* Copy N values from FIRST on, which are STRIDE values apart. */
 static void copy_row(const struct kd_weight *t, int64_t first, int64_t stride,
                      int64_t n, unsigned char *out)

@@ -57,10 +57,6 @@ bool kd_weight_is_float(const struct kd_weight *t, enum kd_dtype *dtype);
  */
 int kd_weight_check(const struct kd_weight *t) KD_MUST_CHECK;
 
-/** The values of T where they lie, unaligned, if they are row-major; else NULL.  Local.
- */
-const void *kd_weight_in_place(const struct kd_weight *t);
-
 /** Values [FIRST, FIRST + N) of T, row-major, as they are / as float32 (T has passed
  * kd_weight_check).  Local, thread-safe. */
 void kd_weight_copy(const struct kd_weight *t, int64_t first, int64_t n, void *out);
