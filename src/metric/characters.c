@@ -15,11 +15,7 @@
 
 enum { SIGMA = 0x3A3, SMALL_SIGMA = 0x3C3, FINAL_SIGMA = 0x3C2, I_WITH_DOT = 0x130 };
 
-struct range {
-    uint32_t first, last;
-};
-
-static bool in_ranges(const struct range *r, size_t n, uint32_t c)
+bool kd_point_in(const struct kd_point_range *r, size_t n, uint32_t c)
 {
     for (size_t i = 0; i < n; i++)
         if (c >= r[i].first && c <= r[i].last)
@@ -65,7 +61,7 @@ bool kd_point_is_number(uint32_t c)
 /* Case_Ignorable: skipped when looking for a letter beside a sigma. */
 static bool is_case_ignorable(uint32_t c)
 {
-    static const struct range word_breaks[] = {
+    static const struct kd_point_range word_breaks[] = {
         {0x27, 0x27},     {0x2E, 0x2E},     {0x3A, 0x3A},     {0xB7, 0xB7},
         {0x387, 0x387},   {0x55F, 0x55F},   {0x5F4, 0x5F4},   {0x2018, 0x2019},
         {0x2024, 0x2024}, {0x2027, 0x2027}, {0xFE13, 0xFE13}, {0xFE52, 0xFE52},
@@ -76,20 +72,20 @@ static bool is_case_ignorable(uint32_t c)
     return k == UTF8PROC_CATEGORY_MN || k == UTF8PROC_CATEGORY_ME ||
            k == UTF8PROC_CATEGORY_CF || k == UTF8PROC_CATEGORY_LM ||
            k == UTF8PROC_CATEGORY_SK ||
-           in_ranges(word_breaks, sizeof word_breaks / sizeof *word_breaks, c);
+           kd_point_in(word_breaks, sizeof word_breaks / sizeof *word_breaks, c);
 }
 
 /* Cased, of the characters that are not Case_Ignorable. */
 static bool is_cased(uint32_t c)
 {
-    static const struct range others[] = {
+    static const struct kd_point_range others[] = {
         {0xAA, 0xAA},       {0xBA, 0xBA},       {0x2160, 0x217F},   {0x24B6, 0x24E9},
         {0x1F130, 0x1F149}, {0x1F150, 0x1F169}, {0x1F170, 0x1F189},
     };
     utf8proc_category_t k = category(c);
 
     return (k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_LT) ||
-           in_ranges(others, sizeof others / sizeof *others, c);
+           kd_point_in(others, sizeof others / sizeof *others, c);
 }
 
 /* Whether the sigma at TEXT[AT] ends a word: BEFORE (not yet lower or lower, which is

@@ -22,6 +22,14 @@ int kd_points_push(struct kd_points *p, uint32_t c) KD_MUST_CHECK;
  * str.lower, final sigma included).  Local.  KD_ENOMEM. */
 int kd_points_set(struct kd_points *p, struct kd_text text, bool lower) KD_MUST_CHECK;
 
+/** Code points from FIRST to LAST. */
+struct kd_point_range {
+    uint32_t first, last;
+};
+
+/** Whether C is in one of the N ranges R.  Local. */
+bool kd_point_in(const struct kd_point_range *r, size_t n, uint32_t c);
+
 /** White space as Python splits at it. */
 bool kd_point_is_space(uint32_t c);
 

@@ -11,19 +11,7 @@
 
 typedef bool predicate(uint32_t c);
 
-struct range {
-    uint32_t first, last;
-};
-
-static bool in_ranges(const struct range *r, size_t n, uint32_t c)
-{
-    for (size_t i = 0; i < n; i++)
-        if (c >= r[i].first && c <= r[i].last)
-            return true;
-    return false;
-}
-
-#define IN_RANGES(r, c) in_ranges(r, sizeof(r) / sizeof *(r), c)
+#define IN_RANGES(r, c) kd_point_in(r, sizeof(r) / sizeof *(r), c)
 
 /* ---- characters ---- */
 
@@ -63,7 +51,7 @@ static bool is_symbol(uint32_t c)
  * are read as these by Python, general punctuation and letter-like signs among them. */
 static bool is_chinese(uint32_t c)
 {
-    static const struct range ranges[] = {
+    static const struct kd_point_range ranges[] = {
         {0x3400, 0x4DB5}, {0x4E00, 0x9FBB}, {0xF900, 0xFA2D}, {0xFA30, 0xFA6A},
         {0xFA70, 0xFAD9}, {0x2001, 0x2A6D}, {0xFF00, 0xFFEF}, {0x2E80, 0x2EFF},
         {0x3000, 0x303F}, {0x31C0, 0x31EF}, {0x2F00, 0x2FDF}, {0x2FF0, 0x2FFF},
@@ -76,7 +64,7 @@ static bool is_chinese(uint32_t c)
 
 static bool is_asian_punctuation(uint32_t c)
 {
-    static const struct range ranges[] = {
+    static const struct kd_point_range ranges[] = {
         {0x3001, 0x3002}, {0x3008, 0x3011}, {0x3014, 0x301F}, {0xFF61, 0xFF65},
         {0x30FB, 0x30FB}, {0xFF0E, 0xFF0E}, {0xFF0C, 0xFF0C}, {0xFF1F, 0xFF1F},
         {0xFF1A, 0xFF1B}, {0xFF01, 0xFF02}, {0xFF08, 0xFF09},
@@ -89,7 +77,7 @@ static bool is_asian_punctuation(uint32_t c)
  * for a text of nothing else, which the spaces around every text prevent. */
 static bool is_asian(uint32_t c)
 {
-    static const struct range ranges[] = {
+    static const struct kd_point_range ranges[] = {
         {0x4E00, 0x9FFF}, {0x3400, 0x4DBF}, {0x31C0, 0x31EF}, {0x2E80, 0x2EFF},
         {0x3200, 0x3F22}, {0xF900, 0xFAFF}, {0xFE30, 0xFE4F},
     };

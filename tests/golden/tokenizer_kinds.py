@@ -2,7 +2,7 @@
 """One small tokenizer of each type that the program reads, trained with the reference libraries.
 
 KINDS lists them: each has a name, the sides it encodes, and make(path, sentences, vocab), which writes a directory that
-AutoTokenizer loads.  make_tokenizers.py makes fixtures of them, tests/mode/tokenizer_types.py compares them on real text.
+AutoTokenizer loads.  make_tokenizers.py makes fixtures of them, tests/live/tokenizer_types.py compares them on real text.
 """
 import io
 import json

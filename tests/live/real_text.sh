@@ -7,5 +7,7 @@ if [ -z "${KDHPC_TEST_DATA:-}" ]; then
     exit 77
 fi
 data=$(realpath "$KDHPC_TEST_DATA")
+. "$(dirname "$0")/python.sh"
+needs transformers torch h5py sentencepiece tokenizers sacremoses
 . "${KD_LIB:?tests/support/lib.sh}" || exit 1
-"${KDHPC_TEST_PYTHON:-python3}" "$KD_SOURCE_DIR/tests/live/real_text.py" "$KDHPC" "$data" .
+"$python" "$KD_SOURCE_DIR/tests/live/real_text.py" "$KDHPC" "$data" .

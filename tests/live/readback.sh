@@ -1,13 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # What the modes write opens with transformers, PyTorch and h5py, and means the same there.  Skipped without them;
 # KDHPC_TEST_PYTHON names another interpreter than python3.
-python=${KDHPC_TEST_PYTHON:-python3}
-if ! "$python" -c "
-from importlib.util import find_spec
-assert all(find_spec(m) for m in ('transformers', 'torch', 'h5py', 'sentencepiece'))" 2>/dev/null; then
-    echo "skipped: $python lacks transformers, torch, h5py or sentencepiece (KDHPC_TEST_PYTHON names another interpreter)"
-    exit 77
-fi
+. "$(dirname "$0")/python.sh"
+needs transformers torch h5py sentencepiece
 . "${KD_LIB:?tests/support/lib.sh}" || exit 1
 . "$KD_SOURCE_DIR/tests/support/tiny.sh"
 
@@ -21,7 +16,7 @@ done
 kd_do 1 --mode eval --model sft/model --corpus $corpus --n_obs 3 --max_length 8 --output_dir eval
 
 code=0
-"$python" "$KD_SOURCE_DIR/tests/mode/readback.py" $models -- \
+"$python" "$KD_SOURCE_DIR/tests/live/readback.py" $models -- \
     $corpus sft/model.score/examples.h5 eval/examples.h5 sft/checkpoint-*.h5 || code=$?
 [ $code = 0 ] || [ $code = 77 ] || fail "what was written reads differently"
 exit $code

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """BLEU, chrF and TER of many outputs under random options against an installed sacrebleu:
 
-    translation_live.py KDHPC WORK [--text FILE]... [--rows N] [--settings N]
+    translation.py KDHPC WORK [--text FILE]... [--rows N] [--settings N]
 
 Targets are lines of the texts (default: inputs/tiny) and awkward ones; outputs and more references are made of them by
 dropping, moving, doubling and exchanging words, by other case and punctuation.  `eval` scores the outputs; corpus scores,
