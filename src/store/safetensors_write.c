@@ -8,11 +8,13 @@
 #include "kdhpc/store/safetensors.h"
 
 #include "kdhpc/base/json.h"
+#include "kdhpc/base/log.h"
 #include "kdhpc/base/mem.h"
 #include "kdhpc/base/str.h"
 #include "kdhpc/comm/watchdog.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -128,12 +130,13 @@ out:
 
 /* ---- values ---- */
 
-/* Values [FIRST, FIRST + N) of T in its type, through SCRATCH[n], into OUT. */
-static void fill(const struct kd_named_tensor *t, struct out_type type, int64_t first,
-                 int64_t n, float *scratch, unsigned char *out)
+/* Values [FIRST, FIRST + N) of T in its type, through SCRATCH[n], into OUT.  Returns
+ * how many are too large for float16. */
+static int64_t fill(const struct kd_named_tensor *t, struct out_type type,
+                    int64_t first, int64_t n, float *scratch, unsigned char *out)
 {
     const float *values = t->from ? scratch : t->values + first;
-    int64_t there = n;
+    int64_t there = n, too_large = 0;
 
     if (t->from) {
         there = t->from->count - first;
@@ -152,9 +155,12 @@ static void fill(const struct kd_named_tensor *t, struct out_type type, int64_t 
         }
         half = type.dtype == KD_BF16 ? kd_f32_to_bf16(values[i])
                                      : kd_f32_to_f16(values[i]);
+        too_large +=
+            type.dtype == KD_F16 && (half & 0x7fff) == 0x7c00 && isfinite(values[i]);
         memcpy(out + 2 * i, &half, sizeof half);
     }
     memset(out + there * type.bytes, 0, (size_t)((n - there) * type.bytes));
+    return too_large;
 }
 
 static bool put_values(FILE *file, const struct kd_named_tensor *t, int dtype)
@@ -163,17 +169,21 @@ static bool put_values(FILE *file, const struct kd_named_tensor *t, int dtype)
     unsigned char out[VALUES * 8];
     float scratch[VALUES];
     struct out_type type = type_of(t, dtype);
-    int64_t n = count_of(t);
+    int64_t n = count_of(t), too_large = 0;
 
     if (!t->from && type.dtype == KD_F32)
         return fwrite(t->values, sizeof *t->values, (size_t)n, file) == (size_t)n;
     for (int64_t at = 0; at < n; at += VALUES) {
         int64_t part = n - at < VALUES ? n - at : VALUES;
 
-        fill(t, type, at, part, scratch, out);
+        too_large += fill(t, type, at, part, scratch, out);
         if (fwrite(out, (size_t)type.bytes, (size_t)part, file) != (size_t)part)
             return false;
     }
+    if (too_large)
+        kd_warn("%s: %lld values are beyond the range of float16 and become infinite; "
+                "bfloat16 has room for them",
+                t->name, (long long)too_large);
     return true;
 }
 

@@ -33,6 +33,19 @@ expect_same model/spiece.model same/spiece.model
 expect_path same/README.md
 expect_no_path same/training_args.bin same/onnx same/pipe same.part
 rm -r model/onnx model/pipe
+cp -r model large
+python3 - <<'P'
+import json, struct
+with open("large/model.safetensors", "r+b") as f:
+    length, = struct.unpack("<Q", f.read(8))
+    at = json.loads(f.read(length))["model.shared.weight"]["data_offsets"][0]
+    f.seek(8 + length + at)
+    f.write(struct.pack("<ffff", 70000, -65519, -1e38, float("-inf")))
+P
+convert large_half --model large --save_dtype float16
+expect_text err.txt "model.shared.weight: 2 values are beyond the range of float16"
+convert large_brain --model large --save_dtype bfloat16
+expect_no_text err.txt "beyond the range"
 kd_do 3 --mode convert --model model --output_dir half --save_dtype float16 --max_shard_size 0.01MB
 convert brain --save_dtype bfloat16 --max_shard_size 4KiB
 convert back --model brain --save_dtype float32 --max_shard_size 1000000
