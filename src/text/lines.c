@@ -14,6 +14,9 @@
 
 enum { CHUNK = 1 << 20 };
 
+static const char BOM[] = "\xEF\xBB\xBF";
+enum { BOM_BYTES = sizeof BOM - 1 };
+
 struct kd_lines {
     int fd;
     const char *path; /* borrowed from the tail of this allocation */
@@ -49,8 +52,8 @@ static int read_at(int fd, const char *path, char *buffer, int64_t n, int64_t of
 int kd_lines_size(const char *path, int64_t *bytes, bool *newline_last)
 {
     struct stat st;
-    char last = 0;
-    int64_t got = 0;
+    char end[BOM_BYTES] = {0};
+    int64_t got = 0, n;
     int fd = -1, rc = KD_OK;
 
     *bytes = 0;
@@ -60,10 +63,11 @@ int kd_lines_size(const char *path, int64_t *bytes, bool *newline_last)
         rc = KD_FAIL(KD_EINPUT, "%s: not a regular file", path);
         goto out;
     }
-    *bytes = st.st_size;
-    if (st.st_size > 0)
-        KD_GO(read_at(fd, path, &last, 1, st.st_size - 1, &got));
-    *newline_last = last == '\n';
+    n = st.st_size < BOM_BYTES ? st.st_size : BOM_BYTES;
+    KD_GO(read_at(fd, path, end, n, st.st_size - n, &got));
+    *newline_last = n > 0 && end[n - 1] == '\n';
+    if (st.st_size > BOM_BYTES || memcmp(end, BOM, BOM_BYTES) != 0)
+        *bytes = st.st_size;
 out:
     (void)close(fd);
     return rc;
@@ -144,9 +148,9 @@ int kd_lines_open(const char *path, int64_t from, int64_t skip, struct kd_lines 
     l->offset = from;
     KD_GO(open_text(path, &l->fd));
     KD_GO(fill(l));
-    if (from == 0 && l->stop >= 3 && memcmp(l->buffer, "\xEF\xBB\xBF", 3) == 0) {
+    if (from == 0 && l->stop >= BOM_BYTES && memcmp(l->buffer, BOM, BOM_BYTES) == 0) {
         l->bom = true;
-        l->start = 3;
+        l->start = BOM_BYTES;
     }
     for (; skip > 0 && !(l->end && l->start == l->stop); skip--) {
         KD_GO(next_raw(l, &len));

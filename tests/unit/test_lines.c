@@ -58,6 +58,13 @@ static void marks_and_returns_are_no_text(void **state)
     check_lines(l, lines, 5);
     assert_int_equal(kd_lines_returns(l), 2);
     kd_lines_close(l);
+    write_bytes(text, 3);
+    assert_int_equal(kd_lines_size(path, &bytes, &newline_last), KD_OK);
+    assert_int_equal(bytes, 0);
+    write_bytes("\n", 1);
+    assert_int_equal(kd_lines_size(path, &bytes, &newline_last), KD_OK);
+    assert_int_equal(bytes, 1);
+    assert_true(newline_last);
 }
 
 static void any_range_and_any_start(void **state)

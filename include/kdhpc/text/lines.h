@@ -13,7 +13,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/** Bytes of PATH and whether its last one is a newline.  Local.  KD_EINPUT. */
+/** Bytes of PATH (none where there is but a byte order mark) and whether its last one
+ * is a newline.  Local.  KD_EINPUT. */
 int kd_lines_size(const char *path, int64_t *bytes, bool *newline_last) KD_MUST_CHECK;
 
 /** Newlines in bytes [from, to) of PATH.  Local.  KD_EINPUT. */
