@@ -253,17 +253,12 @@ static long long line_number(const struct kd_pairs *p)
 static int next_line(struct kd_pairs *p, int i, struct kd_pairs_text *out)
 {
     const struct text_file *f = &p->file[i];
-    int64_t bad;
 
     KD_TRY(kd_lines_next(f->lines, &out->data, &out->len));
     if (!out->data)
         return KD_FAIL(KD_EINPUT, "%s:%lld: the file became shorter while it was read",
                        f->path, line_number(p));
-    bad = kd_utf8_invalid_at(out->data, out->len);
-    if (bad >= 0)
-        return KD_FAIL(KD_EINPUT, "%s:%lld: not valid UTF-8 at byte %lld of the line",
-                       f->path, line_number(p), (long long)bad + 1);
-    return KD_OK;
+    return kd_line_check(f->path, line_number(p), out->data, out->len);
 }
 
 static bool is_blank(struct kd_pairs_text t)

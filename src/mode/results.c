@@ -31,17 +31,13 @@ static int read_lines(struct kd_lines *l, const char *path, int64_t n, char **ou
                       int64_t *seen)
 {
     const char *line;
-    int64_t len, bad;
+    int64_t len;
 
     for (*seen = 0;; ++*seen) {
         KD_TRY(kd_lines_next(l, &line, &len));
         if (!line)
             return KD_OK;
-        bad = kd_utf8_invalid_at(line, len);
-        if (bad >= 0)
-            return KD_FAIL(KD_EINPUT,
-                           "%s:%lld: not valid UTF-8 at byte %lld of the line", path,
-                           (long long)*seen + 1, (long long)bad + 1);
+        KD_TRY(kd_line_check(path, *seen + 1, line, len));
         if (*seen < n)
             KD_TRY(kd_strndup(line, len, &out[*seen]));
     }

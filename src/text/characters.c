@@ -11,12 +11,8 @@
 #include <stdlib.h>
 #include <utf8proc.h>
 
-struct range {
-    uint32_t first, last;
-};
-
 /* Category P, not so there. */
-static const struct range LATER_PUNCTUATION[] = {
+static const struct kd_char_range LATER_PUNCTUATION[] = {
     {0x61D, 0x61D},     {0x9FD, 0x9FD},     {0xA76, 0xA76},     {0xC77, 0xC77},
     {0xC84, 0xC84},     {0x1B7D, 0x1B7E},   {0x2E43, 0x2E4F},   {0x2E52, 0x2E5D},
     {0x10EAD, 0x10EAD}, {0x10F55, 0x10F59}, {0x10F86, 0x10F89}, {0x1144B, 0x1144F},
@@ -28,7 +24,7 @@ static const struct range LATER_PUNCTUATION[] = {
 };
 
 /* Category Mn, not so there. */
-static const struct range LATER_NONSPACING[] = {
+static const struct kd_char_range LATER_NONSPACING[] = {
     {0x7FD, 0x7FD},     {0x898, 0x89F},     {0x8CA, 0x8E1},     {0x9FE, 0x9FE},
     {0xAFA, 0xAFF},     {0xB55, 0xB55},     {0xC04, 0xC04},     {0xC3C, 0xC3C},
     {0xD00, 0xD00},     {0xD3B, 0xD3C},     {0xD81, 0xD81},     {0xEBA, 0xEBA},
@@ -55,7 +51,7 @@ static const struct range LATER_NONSPACING[] = {
 };
 
 /* Category M, not so there. */
-static const struct range LATER_MARKS[] = {
+static const struct kd_char_range LATER_MARKS[] = {
     {0x7FD, 0x7FD},     {0x898, 0x89F},     {0x8CA, 0x8D3},     {0x9FE, 0x9FE},
     {0xAFA, 0xAFF},     {0xB55, 0xB55},     {0xC04, 0xC04},     {0xC3C, 0xC3C},
     {0xCF3, 0xCF3},     {0xD00, 0xD00},     {0xD3B, 0xD3C},     {0xD81, 0xD81},
@@ -78,7 +74,7 @@ static const struct range LATER_MARKS[] = {
 };
 
 /* Categories Cc, Cf and Co, not so there. */
-static const struct range LATER_INVISIBLE[] = {
+static const struct kd_char_range LATER_INVISIBLE[] = {
     {0x890, 0x891},
     {0x8E2, 0x8E2},
     {0x110CD, 0x110CD},
@@ -86,7 +82,7 @@ static const struct range LATER_INVISIBLE[] = {
 };
 
 /* Decompositions that are not known there. */
-static const struct range LATER_DECOMPOSITIONS[] = {
+static const struct kd_char_range LATER_DECOMPOSITIONS[] = {
     {0x32FF, 0x32FF},   {0xA7F2, 0xA7F4},   {0xAB69, 0xAB69},   {0x10781, 0x10785},
     {0x10787, 0x107B0}, {0x107B2, 0x107BA}, {0x11938, 0x11938}, {0x1E030, 0x1E06D},
     {0x1F16C, 0x1F16C}, {0x1FBF0, 0x1FBF9},
@@ -94,7 +90,7 @@ static const struct range LATER_DECOMPOSITIONS[] = {
 
 #define LENGTH(array) ((int)(sizeof(array) / sizeof *(array)))
 
-static bool in_ranges(const struct range *ranges, int n, uint32_t cp)
+bool kd_char_in(const struct kd_char_range *ranges, int n, uint32_t cp)
 {
     int lo = 0, hi = n;
 
@@ -155,7 +151,7 @@ bool kd_is_punctuation(uint32_t cp)
     if (cp == 0x166D || cp == 0x111C9) /* no longer */
         return true;
     return is_between(category(cp), UTF8PROC_CATEGORY_PC, UTF8PROC_CATEGORY_PO) &&
-           !in_ranges(LATER_PUNCTUATION, LENGTH(LATER_PUNCTUATION), cp);
+           !kd_char_in(LATER_PUNCTUATION, LENGTH(LATER_PUNCTUATION), cp);
 }
 
 bool kd_is_invisible(uint32_t cp)
@@ -164,7 +160,7 @@ bool kd_is_invisible(uint32_t cp)
 
     return (c == UTF8PROC_CATEGORY_CC || c == UTF8PROC_CATEGORY_CF ||
             c == UTF8PROC_CATEGORY_CO) &&
-           !in_ranges(LATER_INVISIBLE, LENGTH(LATER_INVISIBLE), cp);
+           !kd_char_in(LATER_INVISIBLE, LENGTH(LATER_INVISIBLE), cp);
 }
 
 bool kd_is_category_c(uint32_t cp)
@@ -182,7 +178,7 @@ bool kd_is_nonspacing(uint32_t cp)
     if (cp == 0x1734) /* no longer */
         return true;
     return category(cp) == UTF8PROC_CATEGORY_MN &&
-           !in_ranges(LATER_NONSPACING, LENGTH(LATER_NONSPACING), cp);
+           !kd_char_in(LATER_NONSPACING, LENGTH(LATER_NONSPACING), cp);
 }
 
 bool kd_is_mark(uint32_t cp)
@@ -192,7 +188,7 @@ bool kd_is_mark(uint32_t cp)
     if (cp == 0x1CF2 || cp == 0x1CF3) /* no longer */
         return true;
     return is_between(category(cp), UTF8PROC_CATEGORY_MN, UTF8PROC_CATEGORY_ME) &&
-           !in_ranges(LATER_MARKS, LENGTH(LATER_MARKS), cp);
+           !kd_char_in(LATER_MARKS, LENGTH(LATER_MARKS), cp);
 }
 
 bool kd_is_lower_letter(uint32_t cp)
@@ -256,7 +252,7 @@ int kd_str_append_normal(struct kd_str *out, enum kd_normal_form form, const cha
         uint32_t cp = kd_utf8_next(text + i, len - i, &n);
 
         if (cp >= LATER_DECOMPOSITIONS[0].first &&
-            in_ranges(LATER_DECOMPOSITIONS, LENGTH(LATER_DECOMPOSITIONS), cp)) {
+            kd_char_in(LATER_DECOMPOSITIONS, LENGTH(LATER_DECOMPOSITIONS), cp)) {
             KD_TRY(append_form(out, form, text + done, i - done));
             KD_TRY(kd_str_append(out, text + i, n));
             done = i + n;

@@ -105,10 +105,7 @@ static bool is_east_asian(uint32_t cp)
         {0x1B000, 0x1B0FF}, {0x1B130, 0x1B16F}, {0x20000, 0x2FFFF},
     };
 
-    for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
-        if (cp <= ranges[i].last)
-            return cp >= ranges[i].first;
-    return false;
+    return kd_char_in(ranges, sizeof ranges / sizeof *ranges, cp);
 }
 
 /* ---- putting words together ---- */

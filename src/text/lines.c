@@ -4,6 +4,7 @@
 #include "kdhpc/text/lines.h"
 
 #include "kdhpc/base/mem.h"
+#include "kdhpc/base/str.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -177,6 +178,16 @@ int kd_lines_next(struct kd_lines *l, const char **line, int64_t *len)
         l->returns++;
     }
     return KD_OK;
+}
+
+int kd_line_check(const char *path, int64_t number, const char *line, int64_t len)
+{
+    int64_t bad = kd_utf8_invalid_at(line, len);
+
+    return bad < 0
+               ? KD_OK
+               : KD_FAIL(KD_EINPUT, "%s:%lld: not valid UTF-8 at byte %lld of the line",
+                         path, (long long)number, (long long)bad + 1);
 }
 
 bool kd_lines_had_bom(const struct kd_lines *l)

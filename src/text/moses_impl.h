@@ -6,10 +6,6 @@
 
 #include "tokenizer_impl.h"
 
-struct kd_char_range {
-    uint32_t first, last;
-};
-
 /** A language and its abbreviations, with spaces between. */
 struct kd_moses_language {
     const char *name, *prefixes;

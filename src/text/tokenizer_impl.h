@@ -13,6 +13,14 @@
 
 #include <pthread.h>
 
+/** Characters from FIRST to LAST. */
+struct kd_char_range {
+    uint32_t first, last;
+};
+
+/** Whether CP is in one of the N ranges, which are in order.  Local. */
+bool kd_char_in(const struct kd_char_range *ranges, int n, uint32_t cp);
+
 /* ---- strtab.c: strings and their ids ---- */
 
 /** Strings by id, and ids by string once indexed.  Holes are allowed. */

@@ -8,10 +8,7 @@ needs transformers tokenizers sentencepiece sacremoses
 
 args="--random 100"
 if [ -n "${KDHPC_TEST_TEXT:-}" ]; then
-    args=""
-    for file in $KDHPC_TEST_TEXT; do
-        args="$args --text $file"
-    done
+    args=$(texts)
 fi
 "$python" "$KD_SOURCE_DIR/tests/live/tokenizer_types.py" "${KD_PROBE:?tests/support/tokenizer_probe}" work $args >log.txt 2>&1 || {
     code=$?

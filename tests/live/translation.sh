@@ -7,9 +7,6 @@ needs sacrebleu h5py tokenizers sentencepiece
 
 args=""
 if [ -n "${KDHPC_TEST_TEXT:-}" ]; then
-    args="--rows 1000"
-    for file in $KDHPC_TEST_TEXT; do
-        args="$args --text $file"
-    done
+    args=$(texts --rows 1000)
 fi
 "$python" "$KD_SOURCE_DIR/tests/live/translation.py" "$KDHPC" work $args || fail "sacrebleu says something else"

@@ -31,6 +31,10 @@ int kd_lines_open(const char *path, int64_t from, int64_t skip,
  * Local. KD_EINPUT, KD_ENOMEM. */
 int kd_lines_next(struct kd_lines *l, const char **line, int64_t *len) KD_MUST_CHECK;
 
+/** Whether LINE[len], number NUMBER (from 1) of PATH, is UTF-8.  Local.  KD_EINPUT. */
+int kd_line_check(const char *path, int64_t number, const char *line,
+                  int64_t len) KD_MUST_CHECK;
+
 bool kd_lines_had_bom(const struct kd_lines *l);    /* one was passed over */
 int64_t kd_lines_returns(const struct kd_lines *l); /* carriage returns stripped */
 void kd_lines_close(struct kd_lines *l);
